@@ -1,0 +1,143 @@
+# Duet: build, talk, test, install.  `make help` lists the targets.  Everything built goes to build/.
+SHELL      := /bin/bash
+BUILD      ?= build
+PREFIX     ?= /usr/local
+CC         := $(if $(filter default,$(origin CC)),gcc,$(CC))
+PKG_CONFIG ?= pkg-config
+VERSION    := 0.1.0
+
+# pkg-config name and Debian package of everything the program links; tests need cmocka besides.
+PKGS    := openblas libsodium jansson libzip libutf8proc libpcre2-8 sqlite3 readline
+DEBIAN  := gcc libc6-dev pkg-config libopenblas-openmp-dev libsodium-dev libjansson-dev libzip-dev libutf8proc-dev libpcre2-dev \
+           libsqlite3-dev libreadline-dev
+DEBIAN_TEST := libcmocka-dev
+
+pkgflags = $(shell $(PKG_CONFIG) --cflags $(1) 2>/dev/null)
+pkglibs  = $(shell $(PKG_CONFIG) --libs $(1) 2>/dev/null)
+# Debian keeps several OpenBLAS builds apart; ours is the OpenMP one, so that there is one pool of threads.
+OPENBLAS_DIR = $(firstword $(wildcard /usr/lib/*/openblas-openmp))
+RPATH        = $(if $(OPENBLAS_DIR),-Wl$(comma)-rpath$(comma)$(OPENBLAS_DIR))
+comma       := ,
+
+OPT    ?= -O3
+CFLAGS ?= $(OPT) -g
+WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wno-psabi \
+          -Werror=implicit-function-declaration -Werror=incompatible-pointer-types
+ALLFLAGS = -std=c11 -D_POSIX_C_SOURCE=200809L -ffp-contract=off -fno-math-errno -fopenmp $(WARN) -I. $(CFLAGS) $(call pkgflags,$(PKGS)) \
+           -DDUET_VERSION='"$(VERSION)"' -DDUET_PREFIX='"$(PREFIX)"'
+LDALL    = -fopenmp $(CFLAGS) $(LDFLAGS) $(RPATH)
+
+# Each directory is a library; commands.c, bench.c and main.c are program code.
+PROGRAM := $(wildcard models/commands.c corpus/commands.c dialog/commands.c eval/commands.c eval/bench.c dialog/main.c)
+objs     = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(PROGRAM),$(wildcard $(1)/*.c)))
+ROOMS   := models corpus dialog eval
+M := $(BUILD)/libmodels.a
+C := $(BUILD)/libcorpus.a
+D := $(BUILD)/libdialog.a
+E := $(BUILD)/libeval.a
+
+# What a room and its tests may link: itself and what is below, with the foreign packages of those rooms.
+LINK_models := $(M)
+LINK_corpus := $(C) $(M)
+LINK_dialog := $(D) $(M)
+LINK_eval   := $(E) $(D) $(C) $(M)
+PKGS_models := openblas libsodium jansson libzip libutf8proc
+PKGS_corpus := $(PKGS_models)
+PKGS_dialog := $(PKGS_models) libpcre2-8 sqlite3 readline
+PKGS_eval   := $(PKGS_dialog)
+
+.PHONY: all
+all: $(BUILD)/duet
+
+$(BUILD)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(ALLFLAGS) -MMD -MP -c $< -o $@
+
+define library
+$(BUILD)/lib$(1).a: $(call objs,$(1))
+	@rm -f $$@
+	ar rcs $$@ $$^
+endef
+$(foreach l,$(ROOMS),$(eval $(call library,$(l))))
+
+$(BUILD)/duet: $(patsubst %.c,$(BUILD)/%.o,$(PROGRAM)) $(E) $(D) $(C) $(M)
+	@tests/layers.sh includes && tests/layers.sh calls $(BUILD)
+	$(CC) $^ $(LDALL) $(call pkglibs,$(PKGS)) -lm -o $@
+
+# ---- talk ----
+.PHONY: chat deps deps-test
+chat: deps
+	@$(MAKE) --no-print-directory -s all
+	@$(BUILD)/duet chat
+
+# Install what is missing: through apt on Debian and its kin; elsewhere say what is needed and stop.
+define ensure
+	@missing=; command -v $(CC) >/dev/null && command -v $(PKG_CONFIG) >/dev/null && $(PKG_CONFIG) --exists $(1) || missing=1; \
+	if [ -n "$$missing" ]; then \
+	  if command -v apt-get >/dev/null; then \
+	    as=; [ "$$(id -u)" = 0 ] || as=sudo; \
+	    echo "Installing with apt: $(2)"; \
+	    { $$as apt-get -q update && $$as env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $(2); } >&2 || exit 1; \
+	  else \
+	    echo "Duet needs a C compiler, pkg-config and these libraries with their headers: $(1)." >&2; \
+	    echo "Their Debian packages are: $(2)" >&2; exit 1; \
+	  fi; \
+	fi
+endef
+deps:
+	$(call ensure,$(PKGS),$(DEBIAN))
+deps-test:
+	$(call ensure,$(PKGS) cmocka,$(DEBIAN) $(DEBIAN_TEST))
+
+# ---- tests: tests/<room>/test_*.c are cmocka programs that link their room and what is below; tests/e2e/*.sh run the program ----
+UNITS  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*/test_*.c))
+SCRIPTS := $(wildcard tests/e2e/*.sh)
+define unit
+$(BUILD)/tests/$(1)/%: $(BUILD)/tests/$(1)/%.o $(LINK_$(1))
+	$$(CC) $$< $(LINK_$(1)) $$(LDALL) $$(call pkglibs,cmocka $(PKGS_$(1))) -lm -o $$@
+endef
+$(foreach l,$(ROOMS),$(eval $(call unit,$(l))))
+.SECONDARY:
+
+.PHONY: test unit e2e
+test: deps-test
+	@$(MAKE) --no-print-directory -j2 unit-programs all
+	@tests/run.sh $(BUILD) $(UNITS) $(SCRIPTS)
+.PHONY: unit-programs
+unit-programs: $(UNITS)
+
+# The whole suite under the sanitizers; and the unit tests under valgrind.
+.PHONY: asan valgrind
+asan: deps-test
+	@$(MAKE) --no-print-directory -j2 BUILD=$(BUILD)/asan CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined" unit-programs all
+	@tests/run.sh $(BUILD)/asan $(patsubst $(BUILD)/%,$(BUILD)/asan/%,$(UNITS)) $(SCRIPTS)
+valgrind: deps-test
+	@$(MAKE) --no-print-directory -j2 BUILD=$(BUILD)/valgrind CFLAGS="-O1 -g" unit-programs all
+	@DUET_TEST_WRAP="valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite" \
+	  tests/run.sh $(BUILD)/valgrind $(patsubst $(BUILD)/%,$(BUILD)/valgrind/%,$(UNITS))
+
+# ---- install ----
+SHARE := $(DESTDIR)$(PREFIX)/share/duet
+.PHONY: install uninstall clean help
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/models/weights $(SHARE)/dialog/rules
+	install -m 755 $(BUILD)/duet $(DESTDIR)$(PREFIX)/bin/duet
+	install -m 644 models/weights/* $(SHARE)/models/weights/
+	install -m 644 dialog/rules/*.rules $(SHARE)/dialog/rules/
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/duet
+	rm -rf $(SHARE)
+clean:
+	rm -rf $(BUILD)
+
+help:
+	@printf '%s\n' \
+	'make chat              install what is missing, build, talk' \
+	'make test              install what is missing, build, run the whole suite' \
+	'make                   build $(BUILD)/duet' \
+	'make install PREFIX=…  program to PREFIX/bin, models and rules to PREFIX/share/duet' \
+	'make asan              the suite under AddressSanitizer and UBSan' \
+	'make valgrind          the unit tests under valgrind' \
+	'make clean             remove $(BUILD)/'
+
+-include $(shell [ -d $(BUILD) ] && find $(BUILD) -name '*.d')

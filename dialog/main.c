@@ -1,0 +1,87 @@
+/* main: the front door of the program `duet`.  The table of commands, help, and the only place that decides the exit status.  Results go to
+ * stdout, everything else to stderr. */
+#include "models/options.h"
+
+#include <locale.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static const command *const rooms[] = { dialog_commands, models_commands, corpus_commands, eval_commands };
+static const char *const    titles[] = { "talk and its record", "models", "corpora and training", "evaluation and audit" };
+enum { N_ROOMS = sizeof rooms / sizeof rooms[0] };
+
+static const command *find(const char *name)
+{
+    for (int r = 0; r < N_ROOMS; r++)
+        for (const command *c = rooms[r]; c->name; c++)
+            if (strcmp(c->name, name) == 0) return c;
+    return NULL;
+}
+
+static void help(FILE *f)
+{
+    fputs("Duet " DUET_VERSION ": a dialogue system with two GPT-2 models, one that proposes and one that judges.\n\n"
+          "usage: duet COMMAND [options]\n", f);
+    for (int r = 0; r < N_ROOMS; r++) {
+        fprintf(f, "\n%s\n", titles[r]);
+        for (const command *c = rooms[r]; c->name; c++) fprintf(f, "  %-12s %s\n", c->name, c->line);
+    }
+    fputs("\nduet help COMMAND tells the options of one.  Exit status: 0 ok, 1 failed, 2 wrong usage, 3 an audit found a difference.\n", f);
+}
+
+/* A word of the command line nearest to what was typed, for the error text; NULL when nothing is near. */
+static const char *nearest(const char *name)
+{
+    for (int r = 0; r < N_ROOMS; r++)
+        for (const command *c = rooms[r]; c->name; c++)
+            if (strncmp(c->name, name, 3) == 0) return c->name;
+    return NULL;
+}
+
+static int run(const command *c, int argc, char **argv)
+{
+    err e  = { 0 };
+    int rc = c->run(argc, argv, &e);
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        if (rc == EXIT_OK) err_set(&e, E_IO, "cannot write to stdout");
+        rc = rc == EXIT_OK ? EXIT_FAILED : rc;
+    }
+    if ((rc == EXIT_FAILED || rc == EXIT_USAGE) && e.msg[0])
+        fprintf(stderr, "duet %s: %s%s\n", c->name, e.msg, rc == EXIT_USAGE ? " (see duet help, or --help behind the command)" : "");
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    setlocale(LC_CTYPE, "");
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error with a message, not a silent death */
+    if (argc < 2) {
+        help(stderr);
+        return EXIT_USAGE;
+    }
+    const char *name = argv[1];
+    if (strcmp(name, "--version") == 0 || strcmp(name, "version") == 0) {
+        puts("duet " DUET_VERSION);
+        return EXIT_OK;
+    }
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+        static char *ask[] = { "--help", NULL };
+        const command *c   = argc > 2 ? find(argv[2]) : NULL;
+        if (c) return run(c, 1, ask);
+        if (argc > 2) {
+            fprintf(stderr, "duet help: no command '%s'\n", argv[2]);
+            return EXIT_USAGE;
+        }
+        help(stdout);
+        return EXIT_OK;
+    }
+    const command *c = find(name);
+    if (!c) {
+        const char *near = nearest(name);
+        fprintf(stderr, "duet: no command '%s'%s%s%s; `duet help` lists them\n", name, near ? " (did you mean '" : "", near ? near : "",
+                near ? "'?)" : "");
+        return EXIT_USAGE;
+    }
+    return run(c, argc - 2, argv + 2);
+}

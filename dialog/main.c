@@ -2,6 +2,7 @@
  * stdout, everything else to stderr. */
 #include "models/options.h"
 
+#include <langinfo.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdio.h>
@@ -39,49 +40,54 @@ static const char *nearest(const char *name)
     return NULL;
 }
 
+/* A result that did not reach stdout whole is a failure, whatever the command says. */
+static int finish(const char *name, int rc, err *e)
+{
+    if ((fflush(stdout) != 0 || ferror(stdout)) && rc == EXIT_OK) {
+        err_set(e, E_IO, "cannot write to stdout");
+        rc = EXIT_FAILED;
+    }
+    if ((rc == EXIT_FAILED || rc == EXIT_USAGE) && e->msg[0])
+        fprintf(stderr, "duet %s: %s%s\n", name, e->msg, rc == EXIT_USAGE ? " (duet help tells the usage)" : "");
+    return rc;
+}
+
 static int run(const command *c, int argc, char **argv)
 {
-    err e  = { 0 };
-    int rc = c->run(argc, argv, &e);
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        if (rc == EXIT_OK) err_set(&e, E_IO, "cannot write to stdout");
-        rc = rc == EXIT_OK ? EXIT_FAILED : rc;
-    }
-    if ((rc == EXIT_FAILED || rc == EXIT_USAGE) && e.msg[0])
-        fprintf(stderr, "duet %s: %s%s\n", c->name, e.msg, rc == EXIT_USAGE ? " (see duet help, or --help behind the command)" : "");
-    return rc;
+    err e = { 0 };
+    return finish(c->name, c->run(argc, argv, &e), &e);
+}
+
+static int tell(int argc, char **argv)
+{
+    static char   *ask[] = { "--help", NULL };
+    err            e     = { 0 };
+    const command *c     = argc > 0 ? find(argv[0]) : NULL;
+    if (c) return run(c, 1, ask);
+    if (argc > 0) return finish("help", (err_set(&e, E_ARG, "no command '%s'", argv[0]), EXIT_USAGE), &e);
+    help(stdout);
+    return finish("help", EXIT_OK, &e);
 }
 
 int main(int argc, char **argv)
 {
     setlocale(LC_CTYPE, "");
+    if (strcmp(nl_langinfo(CODESET), "UTF-8") != 0) setlocale(LC_CTYPE, "C.UTF-8"); /* Duet speaks UTF-8 whatever the locale */
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error with a message, not a silent death */
     if (argc < 2) {
         help(stderr);
         return EXIT_USAGE;
     }
     const char *name = argv[1];
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) return tell(argc - 2, argv + 2);
     if (strcmp(name, "--version") == 0 || strcmp(name, "version") == 0) {
+        err e = { 0 };
         puts("duet " DUET_VERSION);
-        return EXIT_OK;
-    }
-    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
-        static char *ask[] = { "--help", NULL };
-        const command *c   = argc > 2 ? find(argv[2]) : NULL;
-        if (c) return run(c, 1, ask);
-        if (argc > 2) {
-            fprintf(stderr, "duet help: no command '%s'\n", argv[2]);
-            return EXIT_USAGE;
-        }
-        help(stdout);
-        return EXIT_OK;
+        return finish("version", EXIT_OK, &e);
     }
     const command *c = find(name);
-    if (!c) {
-        const char *near = nearest(name);
-        fprintf(stderr, "duet: no command '%s'%s%s%s; `duet help` lists them\n", name, near ? " (did you mean '" : "", near ? near : "",
-                near ? "'?)" : "");
-        return EXIT_USAGE;
-    }
-    return run(c, argc - 2, argv + 2);
+    if (c) return run(c, argc - 2, argv + 2);
+    const char *near = nearest(name);
+    fprintf(stderr, "duet: no command '%s'%s%s%s; `duet help` lists them\n", name, near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+    return EXIT_USAGE;
 }

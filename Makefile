@@ -19,6 +19,9 @@ OPENBLAS_DIR = $(firstword $(wildcard /usr/lib/*/openblas-openmp))
 RPATH        = $(if $(OPENBLAS_DIR),-Wl$(comma)-rpath$(comma)$(OPENBLAS_DIR))
 comma       := ,
 
+# `make V=1` shows the whole commands.
+say = $(if $(V),,@echo "  $(1)"; )
+
 OPT    ?= -O3
 CFLAGS ?= $(OPT) -g
 WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wno-psabi \
@@ -51,18 +54,18 @@ all: $(BUILD)/duet
 
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(ALLFLAGS) -MMD -MP -c $< -o $@
+	$(call say,cc $<)$(CC) $(ALLFLAGS) -MMD -MP -c $< -o $@
 
 define library
 $(BUILD)/lib$(1).a: $(call objs,$(1))
 	@rm -f $$@
-	ar rcs $$@ $$^
+	$$(call say,ar $$@)ar rcs $$@ $$^
 endef
 $(foreach l,$(ROOMS),$(eval $(call library,$(l))))
 
 $(BUILD)/duet: $(patsubst %.c,$(BUILD)/%.o,$(PROGRAM)) $(E) $(D) $(C) $(M)
 	@tests/layers.sh includes && tests/layers.sh calls $(BUILD)
-	$(CC) $^ $(LDALL) $(call pkglibs,$(PKGS)) -lm -o $@
+	$(call say,ld $@)$(CC) $^ $(LDALL) $(call pkglibs,$(PKGS)) -lm -o $@
 
 # ---- talk ----
 .PHONY: chat deps deps-test
@@ -94,7 +97,7 @@ UNITS  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*/test_*.c))
 SCRIPTS := $(wildcard tests/e2e/*.sh)
 define unit
 $(BUILD)/tests/$(1)/%: $(BUILD)/tests/$(1)/%.o $(LINK_$(1))
-	$$(CC) $$< $(LINK_$(1)) $$(LDALL) $$(call pkglibs,cmocka $(PKGS_$(1))) -lm -o $$@
+	$$(call say,ld $$@)$$(CC) $$< $(LINK_$(1)) $$(LDALL) $$(call pkglibs,cmocka $(PKGS_$(1))) -lm -o $$@
 endef
 $(foreach l,$(ROOMS),$(eval $(call unit,$(l))))
 .SECONDARY:

@@ -36,17 +36,15 @@ static void msg_clean(char *msg, size_t cap)
     }
 }
 
-int err_set(err *e, int code, const char *fmt, ...)
+void err_put(err *e, int code, const char *fmt, ...)
 {
-    if (e) {
-        va_list ap;
-        va_start(ap, fmt);
-        e->code = code;
-        vsnprintf(e->msg, sizeof e->msg, fmt, ap);
-        va_end(ap);
-        msg_clean(e->msg, sizeof e->msg);
-    }
-    return code;
+    if (!e) return;
+    va_list ap;
+    va_start(ap, fmt);
+    e->code = code;
+    vsnprintf(e->msg, sizeof e->msg, fmt, ap);
+    va_end(ap);
+    msg_clean(e->msg, sizeof e->msg);
 }
 
 int err_prefix(err *e, const char *fmt, ...)

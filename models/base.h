@@ -16,9 +16,11 @@ typedef struct {
     char msg[240]; /* one line, no trailing newline; names the file, the object, what was wanted and what was got */
 } err;
 
-/* Store a formatted message (cut at the end of the last whole UTF-8 character that fits, control bytes replaced by '?')
- * and return `code`.  `e` may be NULL. */
-int err_set(err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* err_set(e, code, fmt, …): store a formatted message (cut at the end of the last whole UTF-8 character that fits, control bytes replaced
+ * by '?') and give back `code`.  `e` may be NULL.  A macro, so that the compiler knows which code comes back. */
+#define err_set(e, code, ...) (err_put(e, code, __VA_ARGS__), err_code(code))
+static inline int err_code(int code) { return code; }
+void err_put(err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Put "prefix: " before the message that is already there; returns e->code. */
 int err_prefix(err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -206,30 +206,45 @@ static int do_candidates(session *s, str arg, err *e)
     return r;
 }
 
+/* The settings line with one key changed; an unknown key is added, so that the parser names it. */
+static void with_key(buf *out, str line, str key, str value)
+{
+    while (line.n) {
+        const char *sp = memchr(line.s, ' ', line.n);
+        str         w  = { line.s, sp ? (size_t)(sp - line.s) : line.n };
+        if (!(w.n > key.n && w.s[key.n] == '=' && memcmp(w.s, key.s, key.n) == 0)) {
+            buf_str(out, w);
+            buf_chr(out, ' ');
+        }
+        line.s += w.n + (sp != NULL);
+        line.n -= w.n + (sp != NULL);
+    }
+    buf_str(out, key);
+    buf_chr(out, '=');
+    buf_str(out, value);
+}
+
 static int do_set(session *s, str arg, err *e)
 {
-    buf b = { 0 };
-    int r = respond_opts_format(&s->opts, &b);
-    if (arg.n) {
-        const char *eq = memchr(arg.s, '=', arg.n), *sp = memchr(arg.s, ' ', arg.n);
-        str         key = arg, value = STR("");
-        if (eq || sp) {
-            const char *cut = eq ? eq : sp;
-            key             = str_trim((str){ arg.s, (size_t)(cut - arg.s) });
-            value           = str_trim((str){ cut + 1, (size_t)(arg.s + arg.n - cut - 1) });
-        }
-        buf_fmt(&b, " %.*s=%.*s", (int)key.n, key.s, (int)value.n, value.s);
+    buf b = { 0 }, changed = { 0 };
+    int r = respond_opts_format(&s->opts, &b) ? err_set(e, E_NOMEM, "out of memory") : OK;
+    if (r == OK && arg.n) {
+        size_t       k = strcspn(arg.s, "= ");
         respond_opts o;
-        if (r == OK) r = b.oom ? err_set(e, E_NOMEM, "out of memory") : respond_opts_parse(&o, buf_view(&b), e);
-        if (r == OK) r = respond_opts_check(&o, e);
+        str          key = { arg.s, k < arg.n ? k : arg.n }, value = { arg.s + key.n, arg.n - key.n };
+        value = str_trim(value);
+        if (value.n && value.s[0] == '=') value = str_trim((str){ value.s + 1, value.n - 1 });
+        with_key(&changed, buf_view(&b), key, value);
+        r = changed.oom ? err_set(e, E_NOMEM, "out of memory") : respond_opts_parse(&o, buf_view(&changed), e);
         if (r == OK) {
             s->opts = o;
             buf_reset(&b);
-            respond_opts_format(&s->opts, &b);
+            r = respond_opts_format(&s->opts, &b) ? err_set(e, E_NOMEM, "out of memory") : OK;
         }
     }
     if (r == OK) note(s, b.s);
     buf_free(&b);
+    buf_free(&changed);
     return r;
 }
 

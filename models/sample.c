@@ -1,0 +1,247 @@
+/* sample: see sample.h.  Scratch is sized once for a vocabulary; a draw allocates nothing.  The whole vocabulary is never sorted: top-k is a bounded
+ * heap, and the walk down the distribution pops a heap only as far as it goes. */
+#include "models/sample.h"
+
+#include <assert.h>
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "models/ops.h"
+
+struct sample_space {
+    int       n_vocab;
+    double   *z;     /* (V,) logits after penalty; -inf = not to be drawn */
+    double   *w;     /* (V,) by id: exp((z - max) / temperature); before that, the values top-k selects among */
+    int      *order; /* (V,) candidates: order[0..heap) is a heap, best first; behind it what was popped, the best at the end */
+    uint32_t *mark;  /* (V,) == epoch: this id was met in this pass */
+    uint32_t  epoch;
+    int       n, heap; /* candidates, and how many of them are still in the heap */
+};
+
+sample_space *sample_space_new(int n_vocab)
+{
+    if (n_vocab <= 0) return NULL;
+    size_t        v = (size_t)n_vocab;
+    sample_space *s = calloc(1, sizeof *s);
+    if (!s) return NULL;
+    s->n_vocab = n_vocab;
+    s->z       = calloc(v, sizeof *s->z);
+    s->w       = calloc(v, sizeof *s->w);
+    s->order   = calloc(v, sizeof *s->order);
+    s->mark    = calloc(v, sizeof *s->mark);
+    if (s->z && s->w && s->order && s->mark) return s;
+    sample_space_free(s);
+    return NULL;
+}
+
+void sample_space_free(sample_space *s)
+{
+    if (!s) return;
+    free(s->z);
+    free(s->w);
+    free(s->order);
+    free(s->mark);
+    free(s);
+}
+
+/* exp(x) for x <= 0: x = k ln 2 + r, |r| <= ln 2 / 2, Taylor to r^13/13! (the rest is below 5e-18).  Only +, -, * and exact scaling. */
+static double exp_down(double x)
+{
+    static const double hi = 0x1.62e42fefa3800p-1, lo = 0x1.ef35793c76730p-45; /* ln 2, the first part with zeros at the end */
+    if (!(x > -745)) return 0;
+    double k = (double)(int)(x * 1.4426950408889634 - 0.5), r = (x - k * hi) - k * lo, p = 1;
+    for (int i = 13; i >= 1; i--) p = 1 + p * r / i;
+    return ldexp(p, (int)k);
+}
+
+static void next_epoch(sample_space *s)
+{
+    if (++s->epoch) return;
+    memset(s->mark, 0, (size_t)s->n_vocab * sizeof *s->mark);
+    s->epoch = 1;
+}
+
+static void ban(sample_space *s, int id)
+{
+    if (id >= 0 && id < s->n_vocab) s->z[id] = -INFINITY;
+}
+
+/* Bans in the order in which they are lifted when nothing would be left. */
+enum { BAN_ALL = 0, BAN_NO_NGRAM, BAN_LIST_ONLY, BAN_NONE };
+
+/* z from logits: penalty, then bans.  Returns how many ids can be drawn. */
+static int prepare(sample_space *s, const float *logits, const sample_opts *o, const int *seen, int n_seen, const int *reply, int n_reply,
+                   int lift)
+{
+    int V = s->n_vocab, alive = 0;
+    for (int i = 0; i < V; i++) s->z[i] = (double)logits[i];
+    if (o->rep_penalty > 0 && o->rep_penalty != 1) {
+        double p = (double)o->rep_penalty;
+        next_epoch(s);
+        for (int i = 0; i < n_seen; i++) {
+            int id = seen[i];
+            if (id < 0 || id >= V || s->mark[id] == s->epoch) continue;
+            s->mark[id] = s->epoch;
+            s->z[id] = s->z[id] < 0 && o->rep_rule == PENALTY_SIGNED ? s->z[id] * p : s->z[id] / p;
+        }
+    }
+    if (lift < BAN_NONE)
+        for (int i = 0; i < o->n_ban; i++) ban(s, o->ban[i]);
+    if (lift < BAN_LIST_ONLY && n_reply < o->min_new) ban(s, o->sep);
+    if (lift < BAN_NO_NGRAM && o->no_repeat > 0) {
+        int head = o->no_repeat - 1; /* tokens before the one that would close the n-gram */
+        for (int i = 0; i + head < n_reply; i++)
+            if (head == 0 || memcmp(reply + i, reply + n_reply - head, (size_t)head * sizeof *reply) == 0) ban(s, reply[i + head]);
+    }
+    for (int i = 0; i < V; i++) {
+        if (isnan(s->z[i])) s->z[i] = -INFINITY;
+        if (s->z[i] > DBL_MAX) s->z[i] = DBL_MAX; /* +inf: differences must stay numbers */
+        alive += s->z[i] >= -DBL_MAX;
+    }
+    return alive;
+}
+
+/* The k-th largest of z, 0 < k <= V: a heap of the k best values so far, the smallest on top. */
+static double kth_largest(sample_space *s, int k)
+{
+    double *h = s->w;
+    for (int i = 0; i < s->n_vocab; i++) {
+        double x = s->z[i];
+        int    at;
+        if (i < k) { /* grow: sift up */
+            for (at = i; at > 0 && h[(at - 1) / 2] > x; at = (at - 1) / 2) h[at] = h[(at - 1) / 2];
+        } else if (x > h[0]) { /* replace the top: sift down */
+            at = 0;
+            for (int c; (c = 2 * at + 1) < k; at = c) {
+                if (c + 1 < k && h[c + 1] < h[c]) c++;
+                if (h[c] >= x) break;
+                h[at] = h[c];
+            }
+        } else {
+            continue;
+        }
+        h[at] = x;
+    }
+    return h[0];
+}
+
+/* Does id a come before id b in the walk? */
+static int before(const sample_space *s, int a, int b) { return s->z[a] > s->z[b] || (s->z[a] == s->z[b] && a < b); }
+
+static void sift_down(sample_space *s, int at)
+{
+    int id = s->order[at];
+    for (int c; (c = 2 * at + 1) < s->heap; at = c) {
+        if (c + 1 < s->heap && before(s, s->order[c + 1], s->order[c])) c++;
+        if (!before(s, s->order[c], id)) break;
+        s->order[at] = s->order[c];
+    }
+    s->order[at] = id;
+}
+
+/* The next id of the walk. */
+static int pop(sample_space *s)
+{
+    int best = s->order[0], last = --s->heap;
+    s->order[0]    = s->order[last];
+    s->order[last] = best;
+    if (s->heap > 1) sift_down(s, 0);
+    return best;
+}
+
+/* Candidates after top-k, with their weights, as a heap.  Returns the sum of the weights. */
+static double gather(sample_space *s, const sample_opts *o, int alive)
+{
+    double least = o->top_k > 0 && o->top_k < alive ? kth_largest(s, o->top_k) : -DBL_MAX, max = -DBL_MAX, sum = 0;
+    s->n = 0;
+    for (int i = 0; i < s->n_vocab; i++) {
+        if (!(s->z[i] >= least)) continue;
+        s->order[s->n++] = i;
+        if (s->z[i] > max) max = s->z[i];
+    }
+    for (int j = 0; j < s->n; j++) {
+        int id   = s->order[j];
+        s->w[id] = exp_down((s->z[id] - max) / (double)o->temperature);
+        sum += s->w[id];
+    }
+    s->heap = s->n;
+    for (int at = s->n / 2 - 1; at >= 0; at--) sift_down(s, at);
+    return sum;
+}
+
+/* Pop what top-p keeps; *sum becomes the mass of it.  What was popped stands at order[heap..n), the likeliest last. */
+static void nucleus(sample_space *s, const sample_opts *o, double *sum)
+{
+    double total = *sum, p = (double)o->top_p, mass = 0;
+    while (s->heap > 0) {
+        int keep = s->heap == s->n || (o->top_p_rule == TOP_P_BEFORE ? mass <= p * total : total - mass > (1 - p) * total);
+        if (!keep) break;
+        mass += s->w[pop(s)];
+    }
+    *sum = mass;
+}
+
+static int greedy(const sample_space *s)
+{
+    int best = 0;
+    for (int i = 1; i < s->n_vocab; i++)
+        if (s->z[i] > s->z[best]) best = i;
+    return best;
+}
+
+static int has_top_p(const sample_opts *o) { return o->top_p > 0 && o->top_p < 1; }
+
+/* All filters.  Returns -1 with the kept candidates in s (popped ones when top-p is on, else the heap) and their mass in *sum, or the one id that is certain. */
+static int filter(sample_space *s, const float *logits, const sample_opts *o, const int *seen, int n_seen, const int *reply, int n_reply,
+                  double *sum)
+{
+    int alive = 0;
+    for (int lift = BAN_ALL; lift <= BAN_NONE && alive == 0; lift++) alive = prepare(s, logits, o, seen, n_seen, reply, n_reply, lift);
+    if (alive == 0) return 0;
+    if (!(o->temperature > 0)) return greedy(s);
+    *sum = gather(s, o, alive);
+    if (has_top_p(o)) nucleus(s, o, sum);
+    return -1;
+}
+
+int sample_draw(const float *logits, int n_vocab, const sample_opts *o, const int *seen, int n_seen, const int *reply, int n_reply,
+                double u, sample_space *s)
+{
+    assert(n_vocab == s->n_vocab);
+    double sum, mass = 0;
+    int    id = filter(s, logits, o, seen, n_seen, reply, n_reply, &sum), last = -1;
+    if (id >= 0) return id;
+    /* Walk until the mass passes u * sum.  Rounding may leave the walk a hair short of the end: then the last id that has mass is it. */
+    double goal = u * sum;
+    int    n    = has_top_p(o) ? s->n - s->heap : s->n;
+    for (int j = 0; j < n; j++) {
+        id = has_top_p(o) ? s->order[s->n - 1 - j] : pop(s);
+        if (s->w[id] == 0) break; /* so are all that follow */
+        last = id;
+        mass += s->w[id];
+        if (mass > goal) break;
+    }
+    return last;
+}
+
+void sample_probs(const float *logits, int n_vocab, const sample_opts *o, const int *seen, int n_seen, const int *reply, int n_reply,
+                  double *probs, sample_space *s)
+{
+    assert(n_vocab == s->n_vocab);
+    double sum;
+    int    id = filter(s, logits, o, seen, n_seen, reply, n_reply, &sum);
+    for (int i = 0; i < n_vocab; i++) probs[i] = 0;
+    if (id >= 0) {
+        probs[id] = 1;
+        return;
+    }
+    for (int j = has_top_p(o) ? s->heap : 0; j < s->n; j++) probs[s->order[j]] = s->w[s->order[j]] / sum;
+}
+
+double sample_logprob(const float *logits, int n_vocab, int id)
+{
+    assert(id >= 0 && id < n_vocab);
+    return (double)logits[id] - ops_logsumexp(logits, n_vocab);
+}

@@ -1,0 +1,226 @@
+/* cache: see cache.h. */
+#include "models/cache.h"
+
+#include "models/linear.h"
+#include "models/ops.h"
+
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LANES = LINEAR_LANES, GROUP = CHAIN_ROWS /* rows that read the prefix together */, PARALLEL_MIN = 1 << 15 };
+
+/* ---- memory ---------------------------------------------------------------------------------------------------- */
+
+/* Hands out pieces of one block; with base NULL it only counts. */
+typedef struct {
+    char  *base;
+    size_t used;
+    int    overflow;
+} carver;
+
+static void *carve(carver *w, size_t a, size_t b, size_t size)
+{
+    size_t n, at = w->used;
+    if (mul_size(a, b, &n) || mul_size(n, size, &n) || add_size(n, 63, &n) || add_size(at, n / 64 * 64, &w->used)) w->overflow = 1;
+    return w->base ? w->base + at : NULL;
+}
+
+static void carve_store(carver *w, const gpt2_cache *c, kv_store *s, int cap)
+{
+    size_t heads = (size_t)c->n_layer * (size_t)c->n_head; /* at most 2^27 */
+    s->k  = carve(w, heads * (size_t)cap, (size_t)c->head, sizeof(float));
+    s->v  = carve(w, heads * (size_t)cap, (size_t)c->lanes, sizeof(float));
+    s->id = carve(w, (size_t)cap, 1, sizeof(int));
+}
+
+static void carve_all(carver *w, gpt2_cache *c, int inner)
+{
+    size_t rows = (size_t)c->max_rows, C = (size_t)c->C, wide = (size_t)(c->C > inner ? c->C : inner);
+    carve_store(w, c, &c->prefix, c->prefix_cap);
+    kv_store *tail = carve(w, (size_t)c->n_seq, 1, sizeof *tail), none;
+    c->tail        = tail;
+    for (int s = 0; s < c->n_seq && !w->overflow; s++) carve_store(w, c, tail ? &tail[s] : &none, c->tail_cap);
+    c->next       = carve(w, (size_t)c->n_seq, 1, sizeof(int));
+    c->id         = carve(w, rows, 1, sizeof(int));
+    c->seq        = carve(w, rows, 1, sizeof(int));
+    c->pos        = carve(w, rows, 1, sizeof(int));
+    c->want       = carve(w, rows, 1, 1);
+    c->place      = carve(w, rows, 1, sizeof(size_t));
+    c->x          = carve(w, rows, C, sizeof(float));
+    c->ln         = carve(w, rows, C, sizeof(float));
+    c->att        = carve(w, rows, C, sizeof(float));
+    c->qkv        = carve(w, rows, 3 * C, sizeof(float));
+    c->fc         = carve(w, rows, (size_t)inner, sizeof(float));
+    c->scratch    = carve(w, rows, wide, sizeof(float));
+    c->thread_mem = carve(w, (size_t)c->threads, c->per_thread, sizeof(float));
+}
+
+static int round_up(int n) { return (n + LANES - 1) / LANES * LANES; }
+
+int cache_new(gpt2_cache **out, const gpt2 *model, const gpt2_config *cfg, int prefix_max, int n_seq, int tail_max, int max_rows, err *e)
+{
+    *out = NULL;
+    if (prefix_max < 0 || n_seq < 0 || tail_max < 0 || max_rows < 1 || prefix_max > 1 << 20 || tail_max > 1 << 20 || n_seq > 1 << 20 ||
+        max_rows > 1 << 20)
+        return err_set(e, E_ARG, "cache: prefix of %d, %d tails of %d, %d rows at a time: out of range", prefix_max, n_seq, tail_max, max_rows);
+    gpt2_cache *c = calloc(1, sizeof *c);
+    if (!c) return err_set(e, E_NOMEM, "cache: out of memory");
+    c->model      = model;
+    c->n_ctx      = cfg->n_ctx;
+    c->n_layer    = cfg->n_layer;
+    c->n_head     = cfg->n_head;
+    c->C          = cfg->n_embd;
+    c->head       = cfg->n_embd / cfg->n_head;
+    c->lanes      = round_up(c->head);
+    c->prefix_max = prefix_max;
+    c->n_seq      = n_seq;
+    c->tail_max   = tail_max;
+    c->max_rows   = max_rows;
+    c->prefix_cap = round_up(prefix_max);
+    c->tail_cap   = round_up(tail_max);
+    int see       = prefix_max + tail_max < cfg->n_ctx ? prefix_max + tail_max : cfg->n_ctx;
+    c->score_max  = round_up(see);
+    c->threads    = omp_get_max_threads() > omp_get_num_procs() ? omp_get_max_threads() : omp_get_num_procs();
+    /* scores and their transpose (GROUP, score_max) each, queries twice (GROUP, head), output (GROUP, lanes); see attend_group */
+    c->per_thread = (size_t)GROUP * (2 * (size_t)c->score_max + 3 * (size_t)c->lanes);
+    carver w      = { NULL, 0, 0 };
+    carve_all(&w, c, cfg->n_inner);
+    int r = OK;
+    if (w.overflow || w.used > SIZE_MAX - 64)
+        r = err_set(e, E_LIMIT, "cache: prefix of %d and %d tails of %d do not fit this machine's addresses", prefix_max, n_seq, tail_max);
+    else if (!(c->memory = calloc(1, w.used + 64))) /* zero pages: taken from the system only as they are used */
+        r = err_set(e, E_NOMEM, "cache: out of memory for %zu MB", w.used >> 20);
+    if (r) {
+        cache_free(c);
+        return r;
+    }
+    w = (carver){ (char *)c->memory + (64 - (uintptr_t)c->memory % 64) % 64, 0, 0 };
+    carve_all(&w, c, cfg->n_inner);
+    *out = c;
+    return OK;
+}
+
+void cache_free(gpt2_cache *c)
+{
+    if (!c) return;
+    free(c->memory);
+    free(c);
+}
+
+/* ---- places ---------------------------------------------------------------------------------------------------- */
+
+/* Keys of a head from block 0: (cap / 16, head, 16).  Values of a head: (cap, lanes). */
+static float *keys(const gpt2_cache *c, const kv_store *s, int cap, int layer, int h)
+{
+    return s->k + ((size_t)layer * (size_t)c->n_head + (size_t)h) * (size_t)cap * (size_t)c->head;
+}
+static float *values(const gpt2_cache *c, const kv_store *s, int cap, int layer, int h)
+{
+    return s->v + ((size_t)layer * (size_t)c->n_head + (size_t)h) * (size_t)cap * (size_t)c->lanes;
+}
+static float *key_at(const gpt2_cache *c, float *head_keys, int i)
+{
+    return head_keys + (size_t)(i / LANES) * (size_t)c->head * LANES + (size_t)(i % LANES);
+}
+
+void cache_put(gpt2_cache *c, int layer, int n)
+{
+    size_t C = (size_t)c->C, D = (size_t)c->head;
+#pragma omp parallel for schedule(static) if ((size_t)n * C > PARALLEL_MIN)
+    for (int r = 0; r < n; r++) {
+        int       own = c->seq[r] >= 0, cap = own ? c->tail_cap : c->prefix_cap;
+        int       i = own ? c->pos[r] - c->prefix.n : c->pos[r];
+        kv_store *s = own ? &c->tail[c->seq[r]] : &c->prefix;
+        for (int h = 0; h < c->n_head; h++) {
+            const float *k = c->qkv + (size_t)r * 3 * C + C + (size_t)h * D, *v = k + C;
+            float       *to = key_at(c, keys(c, s, cap, layer, h), i);
+            for (size_t d = 0; d < D; d++) to[d * LANES] = k[d];
+            memcpy(values(c, s, cap, layer, h) + (size_t)i * (size_t)c->lanes, v, D * sizeof *v);
+        }
+    }
+}
+
+void cache_adopt(gpt2_cache *c, int s, int n)
+{
+    kv_store *from = &c->tail[s], *to = &c->prefix;
+    size_t    lanes = (size_t)c->lanes;
+    for (int layer = 0; layer < c->n_layer; layer++)
+        for (int h = 0; h < c->n_head; h++) {
+            float *k_from = keys(c, from, c->tail_cap, layer, h), *k_to = keys(c, to, c->prefix_cap, layer, h);
+            for (int i = 0; i < n; i++) {
+                const float *a = key_at(c, k_from, i);
+                float       *b = key_at(c, k_to, to->n + i);
+                for (int d = 0; d < c->head * LANES; d += LANES) b[d] = a[d];
+            }
+            memcpy(values(c, to, c->prefix_cap, layer, h) + (size_t)to->n * lanes, values(c, from, c->tail_cap, layer, h),
+                   (size_t)n * lanes * sizeof(float));
+        }
+    memcpy(to->id + to->n, from->id, (size_t)n * sizeof *to->id);
+    to->n += n;
+}
+
+/* ---- attention ------------------------------------------------------------------------------------------------- */
+
+/* score (m, score_max): keys 0..n against m queries q (head, m). */
+static void scores(const gpt2_cache *c, float *score, const float *k, const float *q, int m, int n)
+{
+    linear_chains(&(linear_job){ .x = q, .m = m, .k = c->head, .n_out = n, .w = k, .k_step = LANES, .panel_step = (size_t)c->head * LANES,
+                                 .y = score, .y_step = (size_t)c->score_max });
+}
+
+/* out (m, lanes) += weights p (n, m) times values 0..n. */
+static void weigh(const gpt2_cache *c, float *out, const float *v, const float *p, int m, int n)
+{
+    size_t lanes = (size_t)c->lanes;
+    linear_chains(&(linear_job){ .x = p, .m = m, .k = n, .n_out = c->lanes, .w = v, .k_step = lanes, .panel_step = LANES, .init = out,
+                                 .init_step = lanes, .y = out, .y_step = lanes });
+}
+
+/* Rows r0..r0+m of the slice (m <= GROUP), head h.  What all of them see of the prefix is read once for all; the rest row by row. */
+static void attend_group(const gpt2_cache *c, int layer, int h, int r0, int m, float scale, float *mem)
+{
+    size_t C = (size_t)c->C, D = (size_t)c->head, lanes = (size_t)c->lanes, S = (size_t)c->score_max;
+    float *score = mem, *turned = score + GROUP * S, *q = turned + GROUP * S, *q_turned = q + GROUP * lanes, *out = q_turned + GROUP * lanes;
+    const float *k = keys(c, &c->prefix, c->prefix_cap, layer, h), *v = values(c, &c->prefix, c->prefix_cap, layer, h);
+    int    shared[GROUP], own[GROUP], most = 0, least = c->prefix_cap; /* positions row r sees in the prefix, in its tail */
+    for (int r = 0; r < m; r++) {
+        const float *from = c->qkv + (size_t)(r0 + r) * 3 * C + (size_t)h * D;
+        int          tail = c->seq[r0 + r] >= 0, pos = c->pos[r0 + r];
+        for (size_t d = 0; d < D; d++) q_turned[d * (size_t)m + (size_t)r] = q[(size_t)r * lanes + d] = from[d] * scale;
+        shared[r] = tail ? c->prefix.n : pos + 1;
+        own[r]    = tail ? pos + 1 - c->prefix.n : 0;
+        most      = shared[r] > most ? shared[r] : most;
+        least     = shared[r] < least ? shared[r] : least;
+    }
+    scores(c, score, k, q_turned, m, most);
+    for (int r = 0; r < m; r++) {
+        float *s = score + (size_t)r * S;
+        if (own[r]) scores(c, s + shared[r], keys(c, &c->tail[c->seq[r0 + r]], c->tail_cap, layer, h), q + (size_t)r * lanes, 1, own[r]);
+        ops_softmax(s, shared[r] + own[r]);
+        for (int i = 0; i < least; i++) turned[(size_t)i * (size_t)m + (size_t)r] = s[i];
+    }
+    memset(out, 0, (size_t)m * lanes * sizeof *out);
+    weigh(c, out, v, turned, m, least);
+    for (int r = 0; r < m; r++) {
+        const float *s = score + (size_t)r * S;
+        float       *o = out + (size_t)r * lanes;
+        weigh(c, o, v + (size_t)least * lanes, s + least, 1, shared[r] - least);
+        if (own[r]) weigh(c, o, values(c, &c->tail[c->seq[r0 + r]], c->tail_cap, layer, h), s + shared[r], 1, own[r]);
+        memcpy(c->att + (size_t)(r0 + r) * C + (size_t)h * D, o, D * sizeof *o);
+    }
+}
+
+void cache_attend(gpt2_cache *c, int layer, int n, float scale)
+{
+    int     threads = omp_get_max_threads();
+    int64_t heads = c->n_head, items = (int64_t)((n + GROUP - 1) / GROUP) * heads;
+    size_t  work = 0;
+    for (int r = 0; r < n; r++) work += (size_t)c->pos[r] * (size_t)c->C;
+    if (threads > c->threads) threads = c->threads;
+#pragma omp parallel for schedule(static, 1) num_threads(threads) if (work > PARALLEL_MIN)
+    for (int64_t i = 0; i < items; i++) { /* heads of one group lie beside each other: rows at the end of a prefill are the dearest */
+        int r0 = (int)(i / heads) * GROUP, m = n - r0 < GROUP ? n - r0 : GROUP;
+        attend_group(c, layer, (int)(i % heads), r0, m, scale, c->thread_mem + (size_t)omp_get_thread_num() * c->per_thread);
+    }
+}

@@ -1,0 +1,780 @@
+/* The commands reply, chat, history and rules.  Program code: parses options, opens models, rules and the store, prints.  Looks at HOME and
+ * XDG_DATA_HOME; everything else is told by options. */
+#include <jansson.h>
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "dialog/chat.h"
+#include "dialog/paths.h"
+#include "models/options.h"
+
+/* ---- what reply and chat share --------------------------------------------------------------------------------- */
+
+typedef struct {
+    const char  *models[2], *model, *name, *mode, *lang, *db, *rep_scope, *rep_rule;
+    opt_list     rules;
+    int          no_rules, is_private, threads, seeded;
+    respond_opts o;
+    /* opened */
+    gpt2      *fwd, *bwd;
+    safety    *pack;
+    responder *r;
+    history   *h;
+} talk;
+
+#define TALK_OPTIONS(t)                                                                                                                   \
+    { "models and rules", OPT_GROUP, NULL, NULL, NULL },                                                                                  \
+    { "--models", OPT_STR2, (t).models, "FWD BWD", "the forward and the backward model; - = none" },                                      \
+    { "--model", OPT_STR, &(t).model, "FWD", "a forward model alone (modes forward and none)" },                                          \
+    { "--name", OPT_STR, &(t).name, "NAME", "the pair NAME-forward.gguf, NAME-backward.gguf that came with the program" },                \
+    { "--rules", OPT_STRS, &(t).rules, "PACK", "a rule file or a folder of them, again and again; default: those of the program" },       \
+    { "--no-rules", OPT_FLAG, &(t).no_rules, NULL, "talk without safety rules" },                                                         \
+    { "--threads", OPT_INT, &(t).threads, "N", "threads; never changes a reply" },                                                        \
+    { "candidates", OPT_GROUP, NULL, NULL, NULL },                                                                                        \
+    { "--candidates,-N", OPT_INT, &(t).o.n_cand, "N", "candidates per reply" },                                                           \
+    { "--temperature", OPT_FLOAT, &(t).o.temperature, "T", "0 takes the likeliest token" },                                               \
+    { "--top-k", OPT_INT, &(t).o.top_k, "K", "draw among the K likeliest tokens; 0 = all" },                                              \
+    { "--top-p", OPT_FLOAT, &(t).o.top_p, "P", "draw among the likeliest that make up P; 0 or 1 = all" },                                 \
+    { "--rep-penalty", OPT_FLOAT, &(t).o.rep_penalty, "X", "divide the logits of tokens already there; 1 = off" },                        \
+    { "--rep-scope", OPT_STR, &(t).rep_scope, "WHERE", "reply, or all: prompt and reply" },                                               \
+    { "--rep-rule", OPT_STR, &(t).rep_rule, "RULE", "signed, or divide: GPT2-chitchat's penalty and top-p" },                             \
+    { "--no-repeat", OPT_INT, &(t).o.no_repeat, "N", "no N tokens in a row twice; 0 = off" },                                             \
+    { "--max-new", OPT_INT, &(t).o.max_new, "N", "tokens a reply may have" },                                                             \
+    { "--min-new", OPT_INT, &(t).o.min_new, "N", "tokens a reply must have" },                                                            \
+    { "--max-turns", OPT_INT, &(t).o.max_turns, "N", "turns of the conversation the models see; 0 = all that fit" },                      \
+    { "choice", OPT_GROUP, NULL, NULL, NULL },                                                                                            \
+    { "--mode", OPT_STR, &(t).mode, "MODE", "mmi, bidi, joint, sampled, forward or none" },                                               \
+    { "--lambda", OPT_FLOAT, &(t).o.lambda, "X", "bidi: X * backward + (1 - X) * forward" },                                              \
+    { "--gamma", OPT_FLOAT, &(t).o.gamma, "X", "bidi: + X for each token of the reply" },                                                 \
+    { "--mmi-temperature", OPT_FLOAT, &(t).o.mmi_temperature, "T", "sampled: temperature of the draw among candidates" },                 \
+    { "--source-turns", OPT_INT, &(t).o.source_turns, "N", "turns the backward model must explain; 0 = all" },                            \
+    { "--lang", OPT_STR, &(t).lang, "LANG", "zh, en or auto: language of refusals and stock replies" }
+
+/* Runs the parser; OK, or the exit status in *status (help printed, or a usage error). */
+static int parse(const option *list, const char *usage, const char *about, int argc, char **argv, const char **pos, int max_pos, int *n_pos,
+                 int *status, err *e)
+{
+    int r = options_parse(list, argc, argv, pos, max_pos, n_pos, e);
+    if (r == OPTIONS_HELP) {
+        buf b = { 0 };
+        options_help(&b, usage, about, list);
+        if (b.s) fwrite(b.s, 1, b.n, stdout);
+        buf_free(&b);
+        *status = EXIT_OK;
+        return 1;
+    }
+    *status = EXIT_USAGE;
+    return r == OK ? OK : 1;
+}
+
+static str utc(char out[32])
+{
+    time_t    t = time(NULL);
+    struct tm tm;
+    gmtime_r(&t, &tm);
+    strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    return str_of(out);
+}
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* The words among the options; E_ARG is a usage error. */
+static int read_words(talk *t, err *e)
+{
+    if (t->mode && (t->o.mode = respond_mode_of_name(t->mode)) < 0)
+        return err_set(e, E_ARG, "--mode: no mode '%s'; there are mmi, bidi, joint, sampled, forward, none", t->mode);
+    if (t->rep_scope && strcmp(t->rep_scope, "all") && strcmp(t->rep_scope, "reply"))
+        return err_set(e, E_ARG, "--rep-scope: '%s' is neither reply nor all", t->rep_scope);
+    if (t->rep_scope) t->o.rep_scope = strcmp(t->rep_scope, "all") == 0 ? PENALTY_SCOPE_ALL : PENALTY_SCOPE_REPLY;
+    if (t->rep_rule && strcmp(t->rep_rule, "signed") && strcmp(t->rep_rule, "divide"))
+        return err_set(e, E_ARG, "--rep-rule: '%s' is neither signed nor divide", t->rep_rule);
+    if (t->rep_rule) t->o.rep_rule = t->o.top_p_rule = strcmp(t->rep_rule, "divide") == 0;
+    if (t->lang && strcmp(t->lang, "zh") && strcmp(t->lang, "en") && strcmp(t->lang, "auto"))
+        return err_set(e, E_ARG, "--lang: '%s' is none of zh, en, auto", t->lang);
+    if ((t->models[0] != NULL) + (t->model != NULL) + (t->name != NULL) > 1)
+        return err_set(e, E_ARG, "--models, --model and --name exclude one another");
+    if (t->no_rules && t->rules.n) return err_set(e, E_ARG, "--rules and --no-rules exclude one another");
+    if (t->is_private && t->db) return err_set(e, E_ARG, "--db and --private exclude one another");
+    if (t->threads < 0 || t->threads > 1024) return err_set(e, E_ARG, "--threads: %d is not 1 to 1024", t->threads);
+    return respond_opts_check(&t->o, e);
+}
+
+/* 0 zh, 1 en: by the model's name, else by whether its vocabulary has a common Chinese character. */
+static int language(const talk *t)
+{
+    if (t->lang && strcmp(t->lang, "auto")) return strcmp(t->lang, "en") == 0;
+    const char *path = strrchr(gpt2_path(t->fwd), '/'), *names[] = { path ? path + 1 : gpt2_path(t->fwd), gpt2_about(t->fwd)->name };
+    for (int i = 0; i < 2; i++) {
+        if (strstr(names[i], "-zh") || strncmp(names[i], "zh-", 3) == 0) return 0;
+        if (strstr(names[i], "-en") || strncmp(names[i], "en-", 3) == 0) return 1;
+    }
+    return tokenizer_find(gpt2_tokenizer(t->fwd), STR("的")) < 0;
+}
+
+static int open_models(talk *t, err *e)
+{
+    buf fwd = { 0 }, bwd = { 0 };
+    int r = OK;
+    if (t->models[0] || t->model) {
+        buf_str(&fwd, str_of(t->model ? t->model : t->models[0]));
+        if (t->models[0] && strcmp(t->models[1], "-") != 0) buf_str(&bwd, str_of(t->models[1]));
+    } else {
+        r = path_models(t->name ? t->name : "duet-zh", DUET_PREFIX, &fwd, &bwd, e);
+        if (r && !t->name) { /* not that pair: any other that is there */
+            buf_reset(&fwd);
+            buf_reset(&bwd);
+            r = path_models(NULL, DUET_PREFIX, &fwd, &bwd, e);
+        }
+    }
+    if (r == OK && (fwd.oom || bwd.oom)) r = err_set(e, E_NOMEM, "out of memory");
+    if (r == OK) r = gpt2_open(&t->fwd, fwd.s, e);
+    if (r == OK && bwd.n) r = gpt2_open(&t->bwd, bwd.s, e);
+    buf_free(&fwd);
+    buf_free(&bwd);
+    if (r == OK && !t->bwd && !t->mode) {
+        t->o.mode = MODE_FORWARD;
+        fprintf(stderr, "duet: no backward model, so candidates are ranked by the forward model alone\n");
+    }
+    return r;
+}
+
+static int open_rules(opt_list *packs, safety **out, err *e)
+{
+    if (packs->n) return safety_open(out, packs->v, packs->n, e);
+    buf         b = { 0 };
+    int         r = path_shared("dialog/rules", DUET_PREFIX, &b, e);
+    const char *p = b.s;
+    if (r == OK) r = b.oom ? err_set(e, E_NOMEM, "out of memory") : safety_open(out, &p, 1, e);
+    buf_free(&b);
+    return r;
+}
+
+static int open_db(const char *db, int flags, history **h, err *e)
+{
+    if (db) return hist_open(h, db, flags, e);
+    buf b = { 0 };
+    int r = path_database(getenv("HOME"), getenv("XDG_DATA_HOME"), (flags & HIST_WRITE) != 0, &b, e);
+    if (r == OK) r = b.oom ? err_set(e, E_NOMEM, "out of memory") : hist_open(h, b.s, flags, e);
+    buf_free(&b);
+    return r;
+}
+
+static int talk_open(talk *t, err *e)
+{
+    if (t->threads) omp_set_num_threads(t->threads);
+    int r = t->no_rules ? OK : open_rules(&t->rules, &t->pack, e);
+    if (r == OK) r = open_models(t, e);
+    if (r == OK) r = responder_new(&t->r, t->fwd, t->bwd, t->pack, e);
+    if (r == OK) t->o.lang = language(t);
+    return r;
+}
+
+static void talk_close(talk *t)
+{
+    responder_free(t->r);
+    hist_close(t->h);
+    safety_close(t->pack);
+    gpt2_close(t->bwd);
+    gpt2_close(t->fwd);
+}
+
+/* A line of input without its end; 1 a line, 0 the end, <0 error. */
+static int next_line(FILE *f, char **stash, size_t *cap, str *line, err *e)
+{
+    ssize_t n = getline(stash, cap, f);
+    if (n < 0) return ferror(f) ? err_set(e, E_IO, "cannot read the input") : 0;
+    *line = (str){ *stash, (size_t)n };
+    if (line->n && line->s[line->n - 1] == '\n') line->n--;
+    if (line->n && line->s[line->n - 1] == '\r') line->n--;
+    return 1;
+}
+
+static int open_input(const char *path, FILE **f, err *e)
+{
+    *f = !path || strcmp(path, "-") == 0 ? stdin : fopen(path, "r");
+    return *f ? OK : err_set(e, E_IO, "%s: cannot open it for reading", path);
+}
+
+/* ---- JSON ------------------------------------------------------------------------------------------------------ */
+
+static json_t *js_text(str s) /* ill-formed UTF-8 as U+FFFD */
+{
+    buf b = { 0 };
+    for (size_t i = 0; i < s.n;) {
+        uint32_t cp;
+        size_t   k = utf8_next(s.s + i, s.n - i, &cp);
+        if (cp == UTF8_BAD) buf_str(&b, STR("\xEF\xBF\xBD"));
+        else buf_add(&b, s.s + i, k);
+        i += k;
+    }
+    json_t *j = b.oom ? NULL : json_stringn(b.s ? b.s : "", b.n);
+    buf_free(&b);
+    return j;
+}
+
+static json_t *js_real(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+
+static json_t *js_u64(uint64_t x) /* as text: a double does not hold it */
+{
+    char s[24];
+    snprintf(s, sizeof s, "%llu", (unsigned long long)x);
+    return json_string(s);
+}
+
+/* One object, one line.  json_dumps makes every string one line. */
+static int js_line(json_t *j, err *e)
+{
+    char *s = j ? json_dumps(j, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    json_decref(j);
+    if (!s) return err_set(e, E_NOMEM, "out of memory for a line of JSON");
+    puts(s);
+    free(s);
+    return OK;
+}
+
+static const char *kind_name(int kind) { return kind == REPLY_MODEL ? "model" : kind == REPLY_REFUSED ? "refused" : "stock"; }
+
+static json_t *js_reply(const reply *r, uint64_t seed)
+{
+    json_t *cands = json_array();
+    for (int k = 0; k < r->n; k++) {
+        const candidate *c = &r->cand[k];
+        json_array_append_new(cands, json_pack("{s:o, s:o, s:o, s:o, s:s, s:s, s:i, s:b}", "text", js_text(c->text), "fwd", js_real(c->fwd),
+                                               "bwd", js_real(c->bwd), "score", js_real(c->score), "verdict", safety_action_name(c->v.action),
+                                               "fate", respond_fate_name(c->fate), "tokens", c->n, "ended", c->ended));
+    }
+    return json_pack("{s:o, s:s, s:i, s:s, s:o, s:o}", "reply", js_text(r->text), "kind", kind_name(r->kind), "chosen", r->chosen,
+                     "user_verdict", safety_action_name(r->user_v.action), "seed", js_u64(seed), "candidates", cands);
+}
+
+/* ---- reply ----------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    talk     t;
+    int      dialogue, jsonl;
+    uint64_t line_no; /* from 0 */
+    int64_t  conv;
+    arena    mem;
+} reply_job;
+
+/* The history and the line of a JSONL object; strings oldest first, the one before the line is the bot's. */
+static int read_object(reply_job *j, str line, json_t **root, turn **hist, int *n, str *user, uint64_t *seed, err *e)
+{
+    json_error_t  je;
+    unsigned long at = (unsigned long)j->line_no + 1;
+    *root = json_loadb(line.s, line.n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &je);
+    if (!*root) return err_set(e, E_FORMAT, "line %lu: not JSON: %s", at, je.text);
+    const json_t *text = json_object_get(*root, "text"), *past = json_object_get(*root, "history"), *s = json_object_get(*root, "seed");
+    if (!json_is_string(text)) return err_set(e, E_FORMAT, "line %lu: no string \"text\"", at);
+    if (past && !json_is_array(past)) return err_set(e, E_FORMAT, "line %lu: \"history\" is no array", at);
+    *user = (str){ json_string_value(text), json_string_length(text) };
+    if (json_is_integer(s) && json_integer_value(s) >= 0) {
+        *seed = (uint64_t)json_integer_value(s);
+    } else if (json_is_string(s)) {
+        char *end;
+        *seed = strtoull(json_string_value(s), &end, 10);
+        if (end == json_string_value(s) || *end) return err_set(e, E_FORMAT, "line %lu: \"seed\" is no number", at);
+    } else if (s) {
+        return err_set(e, E_FORMAT, "line %lu: \"seed\" is no number", at);
+    }
+    *n    = (int)json_array_size(past);
+    *hist = arena_new(&j->mem, (size_t)*n, sizeof **hist);
+    if (!*hist) return err_set(e, E_NOMEM, "out of memory");
+    for (int i = 0; i < *n; i++) {
+        const json_t *x = json_array_get(past, (size_t)i);
+        if (!json_is_string(x)) return err_set(e, E_FORMAT, "line %lu: \"history\" holds something that is no string", at);
+        int r = respond_turn(j->t.r, (str){ json_string_value(x), json_string_length(x) }, (*n - i) % 2, &j->mem, &(*hist)[i], e);
+        if (r) return r;
+    }
+    if (*n && j->t.h) return err_set(e, E_ARG, "line %lu: a history that did not happen here cannot be stored (leave out --db)", at);
+    return OK;
+}
+
+/* The answer to one line of input, stored when there is a store, then printed. */
+static int reply_line(reply_job *j, str line, err *e)
+{
+    respond_opts o    = j->t.o;
+    json_t      *root = NULL;
+    turn        *hist = NULL;
+    int          n = 0, r = OK;
+    str          user = line;
+    reply        rep;
+    char         stamp[32];
+    int64_t      id;
+    double       start = seconds();
+    o.seed             = rng_u64(j->t.o.seed, j->line_no, 0);
+    if (j->jsonl) r = read_object(j, line, &root, &hist, &n, &user, &o.seed, e);
+    if (r == OK && j->t.h && !j->dialogue) j->conv = 0;
+    if (r == OK && j->conv) r = hist_turns(j->t.h, j->conv, 0, &j->mem, &hist, &n, e);
+    if (r == OK) r = respond(j->t.r, hist, n, user, &o, &j->mem, &rep, e);
+    if (r == OK && j->t.h && !j->conv) r = hist_new(j->t.h, STR(""), &j->conv, e);
+    if (r == OK && j->t.h) r = hist_append(j->t.h, j->conv, &rep, &o, utc(stamp), seconds() - start, &id, e);
+    if (r == OK && j->jsonl) r = js_line(js_reply(&rep, o.seed), e);
+    if (r == OK && !j->jsonl) {
+        buf b = { 0 };
+        buf_visible(&b, rep.text); /* also what keeps a reply on one line */
+        buf_chr(&b, '\n');
+        if (b.s) fwrite(b.s, 1, b.n, stdout);
+        buf_free(&b);
+    }
+    if (r == OK && fflush(stdout) != 0) r = err_set(e, E_IO, "cannot write to stdout");
+    json_decref(root);
+    return r;
+}
+
+static int cmd_reply(int argc, char **argv, err *e)
+{
+    reply_job    j = { .t.o = respond_defaults() };
+    int          status, n_pos, flags = 0;
+    const char  *pos[1] = { NULL };
+    j.t.o.seed          = 1;
+    const option list[] = {
+        { "--seed", OPT_U64, &j.t.o.seed, "S", "line i (from 0) draws with the counter hash of (S, i); default 1" },
+        { "--dialogue", OPT_FLAG, &j.dialogue, NULL, "the lines are the user's side of one conversation" },
+        { "--jsonl", OPT_FLAG, &j.jsonl, NULL, "objects {\"history\":[...],\"text\":\"...\"} in, replies with all candidates out" },
+        { "--db", OPT_STR, &j.t.db, "FILE", "store every exchange there" },
+        { "--private", OPT_FLAG, &j.t.is_private, NULL, "store nothing (what happens without --db)" },
+        TALK_OPTIONS(j.t),
+        { NULL, 0, NULL, NULL, NULL },
+    };
+    if (parse(list, "reply [options] [FILE]", "A reply line for each line of FILE or stdin, in order; each line is its own conversation.", argc,
+              argv, pos, 1, &n_pos, &status, e))
+        return status;
+    if (read_words(&j.t, e)) return EXIT_USAGE;
+    if (j.dialogue && j.jsonl) {
+        err_set(e, E_ARG, "--dialogue and --jsonl exclude one another: objects bring their own history");
+        return EXIT_USAGE;
+    }
+    FILE  *in    = NULL;
+    char  *stash = NULL;
+    size_t cap   = 0;
+    int    r     = open_input(pos[0], &in, e);
+    if (r == OK) r = talk_open(&j.t, e);
+    if (j.t.db) flags = HIST_WRITE;
+    else if (j.dialogue) flags = HIST_MEMORY; /* the store is what knows which turns the models see again */
+    if (r == OK && flags) r = hist_open(&j.t.h, j.t.db ? j.t.db : ":memory:", flags, e);
+    while (r == OK) {
+        str line;
+        r = next_line(in, &stash, &cap, &line, e);
+        if (r <= 0) break;
+        arena_reset(&j.mem);
+        r = reply_line(&j, line, e);
+        j.line_no++;
+    }
+    if (in && in != stdin) fclose(in);
+    free(stash);
+    arena_free(&j.mem);
+    talk_close(&j.t);
+    return r == OK ? EXIT_OK : EXIT_FAILED;
+}
+
+/* ---- chat ------------------------------------------------------------------------------------------------------ */
+
+static int cmd_chat(int argc, char **argv, err *e)
+{
+    talk         t = { .o = respond_defaults() };
+    const char  *resume = NULL, *seed = NULL;
+    int          status, n_pos, go_on = 0, color = 0, no_color = 0;
+    int64_t      conv = 0;
+    random_bytes(&t.o.seed, sizeof t.o.seed);
+    const option list[] = {
+        { "--resume", OPT_STR, &resume, "ID", "go on with a stored conversation" },
+        { "--continue", OPT_FLAG, &go_on, NULL, "go on with the newest one" },
+        { "--seed", OPT_STR, &seed, "S", "seed of the session; default: from the operating system" },
+        { "--db", OPT_STR, &t.db, "FILE", "the store; default: duet/history.db in the user's data folder" },
+        { "--private", OPT_FLAG, &t.is_private, NULL, "keep nothing" },
+        { "--color", OPT_FLAG, &color, NULL, "colours even when stdout is no terminal" },
+        { "--no-color", OPT_FLAG, &no_color, NULL, "no colours" },
+        TALK_OPTIONS(t),
+        { NULL, 0, NULL, NULL, NULL },
+    };
+    if (parse(list, "chat [options]", "Talk. /help inside lists what can be typed besides words.", argc, argv, NULL, 0, &n_pos, &status, e))
+        return status;
+    if (seed) {
+        char *end;
+        t.o.seed = strtoull(seed, &end, 10);
+        if (end == seed || *end || seed[0] == '-') {
+            err_set(e, E_ARG, "--seed: '%s' is not a whole number", seed);
+            return EXIT_USAGE;
+        }
+    }
+    if (resume) {
+        char *end;
+        conv = strtoll(resume, &end, 10);
+        if (end == resume || *end || conv <= 0) {
+            err_set(e, E_ARG, "--resume: '%s' is no number of a conversation", resume);
+            return EXIT_USAGE;
+        }
+    }
+    if (read_words(&t, e)) return EXIT_USAGE;
+    if ((resume || go_on) && t.is_private) {
+        err_set(e, E_ARG, "a private chat cannot go on with a stored conversation");
+        return EXIT_USAGE;
+    }
+    int r = talk_open(&t, e);
+    if (r == OK) r = t.is_private ? hist_open(&t.h, ":memory:", HIST_MEMORY, e) : open_db(t.db, HIST_WRITE, &t.h, e);
+    if (r == OK) {
+        char banner[400];
+        snprintf(banner, sizeof banner, "%.120s%s%.120s", gpt2_about(t.fwd)->name, t.bwd ? " + " : "", t.bwd ? gpt2_about(t.bwd)->name : "");
+        chat_opts o = { .r = t.r, .h = t.h, .is_private = t.is_private, .conv = go_on ? -1 : conv, .opts = t.o, .banner = banner,
+                        .color = no_color ? 0 : color ? 1 : -1 };
+        r = chat_run(&o, e);
+    }
+    talk_close(&t);
+    return r == OK ? EXIT_OK : EXIT_FAILED;
+}
+
+/* ---- history --------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *db, *format;
+    int         json, all, limit, n;
+    int         usage; /* the error is one of the words on the command line */
+    const char *word[64];
+    history    *h;
+    arena       mem;
+} hist_job;
+
+static void put_visible(str s)
+{
+    buf b = { 0 };
+    buf_visible(&b, s);
+    if (b.s) fwrite(b.s, 1, b.n, stdout);
+    buf_free(&b);
+}
+
+static int conv_id(hist_job *j, int i, int64_t *id, err *e)
+{
+    char *end;
+    j->usage = 1;
+    if (i >= j->n) return err_set(e, E_ARG, "%s wants the number of a conversation", j->word[0]);
+    *id = strtoll(j->word[i], &end, 10);
+    if (end == j->word[i] || *end || *id <= 0) return err_set(e, E_ARG, "'%s' is no number of a conversation", j->word[i]);
+    j->usage = 0;
+    return OK;
+}
+
+static int history_show_list(hist_job *j, err *e)
+{
+    conversation *c;
+    int           n, r = hist_list(j->h, j->limit, &j->mem, &c, &n, e);
+    for (int i = 0; r == OK && i < n; i++) {
+        if (j->json) {
+            r = js_line(json_pack("{s:I, s:o, s:o, s:i, s:o, s:o}", "id", (json_int_t)c[i].id, "created", js_text(c[i].created), "title",
+                                  js_text(c[i].title), "exchanges", c[i].n_turns, "fwd", js_text(c[i].fwd), "bwd", js_text(c[i].bwd)), e);
+            continue;
+        }
+        printf("%6lld  %.*s  %4d  ", (long long)c[i].id, (int)c[i].created.n, c[i].created.s, c[i].n_turns);
+        put_visible(c[i].title);
+        putchar('\n');
+    }
+    return r;
+}
+
+static int show_json(const exchange *x, err *e)
+{
+    char hex[65];
+    sha256_hex(x->hash, hex);
+    json_t *j = js_reply(&x->r, x->seed);
+    if (j)
+        json_object_update_new(j, json_pack("{s:I, s:I, s:i, s:b, s:o, s:o, s:o, s:s}", "turn", (json_int_t)x->id, "conversation",
+                                            (json_int_t)x->conv, "n", x->n, "undone", x->undone, "created", js_text(x->created), "user",
+                                            js_text(x->r.user_text), "opts", js_text(x->opts), "hash", hex));
+    return js_line(j, e);
+}
+
+static void show_plain(const exchange *x, int all)
+{
+    printf("%d  %.*s%s\n  user  ", x->n, (int)x->created.n, x->created.s, x->undone ? "  (undone)" : "");
+    put_visible(x->r.user_text);
+    printf("\n  %s ", x->r.kind == REPLY_MODEL ? "duet " : x->r.kind == REPLY_REFUSED ? "(refused)" : "(stock)");
+    put_visible(x->r.text);
+    putchar('\n');
+    for (int k = 0; all && k < x->r.n; k++) {
+        const candidate *c = &x->r.cand[k];
+        printf("  %c%3d  fwd %9.3f  bwd %9.3f  score %9.3f  %-9s  ", k == x->r.chosen ? '>' : ' ', k, c->fwd, c->bwd, c->score,
+               respond_fate_name(c->fate));
+        put_visible(c->text);
+        putchar('\n');
+    }
+}
+
+static int history_show(hist_job *j, err *e)
+{
+    int64_t      id;
+    exchange    *x;
+    conversation c;
+    int          n, r = conv_id(j, 1, &id, e);
+    if (r == OK) r = hist_get(j->h, id, &j->mem, &c, e);
+    if (r == OK) r = hist_exchanges(j->h, id, &j->mem, &x, &n, e);
+    for (int i = 0; r == OK && i < n; i++) {
+        if (j->json) r = show_json(&x[i], e);
+        else show_plain(&x[i], j->all);
+    }
+    return r;
+}
+
+static int history_find(hist_job *j, err *e)
+{
+    buf            q = { 0 };
+    history_found *f;
+    int            n, r;
+    if (j->n < 2) {
+        j->usage = 1;
+        return err_set(e, E_ARG, "search wants words to look for");
+    }
+    for (int i = 1; i < j->n; i++) buf_fmt(&q, "%s%s", i > 1 ? " " : "", j->word[i]);
+    r = q.oom ? err_set(e, E_NOMEM, "out of memory") : hist_search(j->h, buf_view(&q), j->limit, &j->mem, &f, &n, e);
+    buf_free(&q);
+    for (int i = 0; r == OK && i < n; i++) {
+        /* The hit stands between \1 and \2; brackets on a line, left out in JSON. */
+        buf plain = { 0 };
+        for (size_t k = 0; k < f[i].snippet.n; k++) {
+            char c = f[i].snippet.s[k];
+            if (c != 1 && c != 2) buf_chr(&plain, c);
+            else if (!j->json) buf_chr(&plain, c == 1 ? '[' : ']');
+        }
+        if (j->json) {
+            r = js_line(json_pack("{s:I, s:I, s:s, s:o, s:o}", "conversation", (json_int_t)f[i].conv, "turn", (json_int_t)f[i].turn, "speaker",
+                                  f[i].speaker ? "bot" : "user", "created", js_text(f[i].created), "text", js_text(buf_view(&plain))), e);
+        } else {
+            printf("%6lld  %.*s  %-4s  ", (long long)f[i].conv, (int)f[i].created.n, f[i].created.s, f[i].speaker ? "duet" : "user");
+            put_visible(buf_view(&plain));
+            putchar('\n');
+        }
+        buf_free(&plain);
+    }
+    return r;
+}
+
+/* The last hash of each conversation (or of one), to be kept elsewhere: only that can show a tail that was cut off. */
+static int history_head(hist_job *j, err *e)
+{
+    conversation *c;
+    int64_t       only = 0;
+    int           n, r = j->n > 1 ? conv_id(j, 1, &only, e) : OK;
+    if (r == OK) r = hist_list(j->h, 0, &j->mem, &c, &n, e);
+    for (int i = n - 1; r == OK && i >= 0; i--) {
+        exchange *x;
+        int       m;
+        char      hex[65] = "-";
+        if (only && c[i].id != only) continue;
+        r = hist_exchanges(j->h, c[i].id, &j->mem, &x, &m, e);
+        if (r == OK && m > 0) sha256_hex(x[m - 1].hash, hex);
+        if (r == OK && j->json) r = js_line(json_pack("{s:I, s:i, s:s}", "conversation", (json_int_t)c[i].id, "exchanges", m, "hash", hex), e);
+        else if (r == OK) printf("%lld %d %s\n", (long long)c[i].id, m, hex);
+    }
+    return r;
+}
+
+/* One conversation as training text (a turn a line, a blank line between conversations) or as an object a line.  Only what the models said themselves:
+ * exchanges that were undone, refused or answered with a stock line are left out. */
+static int export_one(hist_job *j, int64_t id, int *written, err *e)
+{
+    exchange *x;
+    int       n, r = hist_exchanges(j->h, id, &j->mem, &x, &n, e), jsonl = j->json || (j->format && strcmp(j->format, "jsonl") == 0), shown = 0;
+    if (r) return r;
+    json_t *turns = json_array();
+    for (int i = 0; i < n; i++) {
+        const str line[2] = { x[i].r.user_text, x[i].r.text };
+        if (x[i].undone || x[i].r.kind != REPLY_MODEL) continue;
+        for (int k = 0; k < 2; k++) {
+            if (jsonl) {
+                json_array_append_new(turns, json_pack("{s:s, s:o}", "speaker", k ? "bot" : "user", "text", js_text(line[k])));
+                continue;
+            }
+            if (shown++ == 0 && (*written)++) putchar('\n');
+            for (size_t c = 0; c < line[k].n; c++) putchar((unsigned char)line[k].s[c] < 32 ? ' ' : line[k].s[c]);
+            putchar('\n');
+        }
+    }
+    if (jsonl) return js_line(json_pack("{s:I, s:o}", "conversation", (json_int_t)id, "turns", turns), e);
+    json_decref(turns);
+    return OK;
+}
+
+static int history_export(hist_job *j, err *e)
+{
+    int           r = OK, n = 0, written = 0;
+    conversation *c;
+    if (j->format && strcmp(j->format, "text") && strcmp(j->format, "jsonl")) {
+        j->usage = 1;
+        return err_set(e, E_ARG, "--format: '%s' is neither text nor jsonl", j->format);
+    }
+    for (int i = 1; r == OK && i < j->n; i++) {
+        int64_t      id = 0;
+        conversation one;
+        r = conv_id(j, i, &id, e);
+        if (r == OK) r = hist_get(j->h, id, &j->mem, &one, e);
+        if (r == OK) r = export_one(j, id, &written, e);
+    }
+    if (r || j->n > 1) return r;
+    r = hist_list(j->h, 0, &j->mem, &c, &n, e);
+    for (int i = n - 1; r == OK && i >= 0; i--) r = export_one(j, c[i].id, &written, e);
+    return r;
+}
+
+static int history_title(hist_job *j, err *e)
+{
+    int64_t id = 0;
+    int     r  = conv_id(j, 1, &id, e);
+    if (r) return r;
+    if (j->n != 3) {
+        j->usage = 1;
+        return err_set(e, E_ARG, "title wants a number and the title as one word (quote it)");
+    }
+    return hist_set_title(j->h, id, str_of(j->word[2]), e);
+}
+
+static int cmd_history(int argc, char **argv, err *e)
+{
+    static const struct {
+        const char *name;
+        int (*run)(hist_job *j, err *e);
+        int flags;
+    } subs[] = { { "list", history_show_list, HIST_READ }, { "show", history_show, HIST_READ }, { "search", history_find, HIST_READ },
+                 { "head", history_head, HIST_READ }, { "export", history_export, HIST_READ }, { "title", history_title, HIST_WRITE } };
+    hist_job     j = { 0 };
+    int          status;
+    const option list[] = {
+        { "--db", OPT_STR, &j.db, "FILE", "the store; default: duet/history.db in the user's data folder" },
+        { "--json", OPT_FLAG, &j.json, NULL, "an object a line" },
+        { "--all", OPT_FLAG, &j.all, NULL, "show: with every candidate" },
+        { "--limit", OPT_INT, &j.limit, "N", "list, search: at most N; 0 = all" },
+        { "--format", OPT_STR, &j.format, "NAME", "export: text (as for duet prep) or jsonl" },
+        { NULL, 0, NULL, NULL, NULL },
+    };
+    if (parse(list, "history list | show ID | search WORDS | head [ID] | export [ID...] | title ID TEXT  [options]",
+              "The stored conversations. head prints the last hash of each chain: keep it elsewhere, and a cut tail will show.", argc, argv, j.word,
+              64, &j.n, &status, e))
+        return status;
+    for (size_t i = 0; j.n > 0 && i < sizeof subs / sizeof subs[0]; i++) {
+        if (strcmp(j.word[0], subs[i].name) != 0) continue;
+        int r = open_db(j.db, subs[i].flags, &j.h, e);
+        if (r == OK) r = subs[i].run(&j, e);
+        hist_close(j.h);
+        arena_free(&j.mem);
+        return r == OK ? EXIT_OK : j.usage ? EXIT_USAGE : EXIT_FAILED;
+    }
+    if (j.n == 0) err_set(e, E_ARG, "what of it? list, show, search, head, export or title");
+    else err_set(e, E_ARG, "no '%s' here: list, show, search, head, export or title", j.word[0]);
+    return EXIT_USAGE;
+}
+
+/* ---- rules ----------------------------------------------------------------------------------------------------- */
+
+static void test_failed(void *ctx, const safety_rule *r, str test, int wanted)
+{
+    (void)ctx;
+    printf("FAIL %.*s: %s ", (int)r->id.n, r->id.s, wanted ? "does not hit" : "hits");
+    put_visible(test);
+    putchar('\n');
+}
+
+static int rules_test(const safety *s, int *failures, err *e)
+{
+    int n = 0, bad = safety_selftest(s, test_failed, NULL, &n, e);
+    if (bad < 0) return bad;
+    printf("%d rules, %d tests, %d failed\n", safety_n_rules(s), n, bad);
+    *failures = bad;
+    return OK;
+}
+
+/* The more severe of what the two places say. */
+static int check_where(const safety *s, str text, int where, arena *a, verdict *v, err *e)
+{
+    verdict other;
+    int     r = safety_check(s, text, where & WHERE_REPLY ? WHERE_REPLY : WHERE_USER, a, v, e);
+    if (r || where != WHERE_BOTH) return r;
+    r = safety_check(s, text, WHERE_USER, a, &other, e);
+    if (r == OK && other.action > v->action) *v = other;
+    return r;
+}
+
+static int rules_scan(const safety *s, int where, int json, err *e)
+{
+    char  *stash = NULL;
+    size_t cap   = 0;
+    arena  mem   = { 0 };
+    int    r, tty = isatty(STDOUT_FILENO);
+    str    line;
+    while ((r = next_line(stdin, &stash, &cap, &line, e)) == 1) {
+        verdict v;
+        arena_reset(&mem);
+        r = check_where(s, line, where, &mem, &v, e);
+        if (r) break;
+        const safety_rule *rule = v.rule >= 0 ? safety_rule_at(s, v.rule) : NULL;
+        str id = rule ? rule->id : STR("-"), cat = rule ? rule->category : STR("-");
+        if (json) {
+            json_t *hits = json_array();
+            for (int i = 0; i < v.n_hit; i++)
+                json_array_append_new(hits, json_pack("{s:o, s:I, s:I, s:b}", "rule", js_text(safety_rule_at(s, v.hit[i].rule)->id), "from",
+                                                      (json_int_t)v.hit[i].from, "to", (json_int_t)v.hit[i].to, "limit", v.hit[i].limit));
+            r = js_line(json_pack("{s:s, s:o, s:o, s:o, s:o}", "verdict", safety_action_name(v.action), "rule", js_text(id), "category",
+                                  js_text(cat), "hits", hits, "text", js_text(line)), e);
+            if (r) break;
+            continue;
+        }
+        printf("%s\t%.*s\t%.*s\t", safety_action_name(v.action), (int)id.n, id.s, (int)cat.n, cat.s);
+        if (tty) put_visible(line);
+        else fwrite(line.s, 1, line.n, stdout); /* a filter hands on the very bytes */
+        putchar('\n');
+        if (ferror(stdout)) {
+            r = err_set(e, E_IO, "cannot write to stdout");
+            break;
+        }
+    }
+    free(stash);
+    arena_free(&mem);
+    return r;
+}
+
+static int cmd_rules(int argc, char **argv, err *e)
+{
+    const char  *word[65], *where = "both";
+    int          n, status, json = 0, failures = 0;
+    const option list[] = {
+        { "--where", OPT_STR, &where, "WHO", "scan: user, reply or both: whose lines they are" },
+        { "--json", OPT_FLAG, &json, NULL, "scan: an object a line, with every hit" },
+        { NULL, 0, NULL, NULL, NULL },
+    };
+    if (parse(list, "rules check | test | scan  [PACK...] [options]",
+              "check loads the packs, test runs the tests they carry, scan judges the lines of stdin: verdict TAB rule TAB category TAB text.", argc,
+              argv, word, 65, &n, &status, e))
+        return status;
+    int at = strcmp(where, "user") == 0 ? WHERE_USER : strcmp(where, "reply") == 0 ? WHERE_REPLY : strcmp(where, "both") == 0 ? WHERE_BOTH : 0;
+    if (!at || n == 0 || (strcmp(word[0], "check") && strcmp(word[0], "test") && strcmp(word[0], "scan"))) {
+        if (!at) err_set(e, E_ARG, "--where: '%s' is none of user, reply, both", where);
+        else if (n == 0) err_set(e, E_ARG, "what of them? check, test or scan");
+        else err_set(e, E_ARG, "no '%s' here: check, test or scan", word[0]);
+        return EXIT_USAGE;
+    }
+    opt_list packs = { .n = n - 1 };
+    memcpy(packs.v, word + 1, (size_t)packs.n * sizeof *word);
+    safety *s = NULL;
+    int     r = open_rules(&packs, &s, e);
+    if (r == OK && word[0][0] == 'c') printf("%d rules, digest %s\n", safety_n_rules(s), safety_digest(s));
+    else if (r == OK && word[0][0] == 't') r = rules_test(s, &failures, e);
+    else if (r == OK) r = rules_scan(s, at, json, e);
+    safety_close(s);
+    if (r == OK && failures) err_set(e, E_FORMAT, "%d of the packs' own tests failed", failures);
+    return r == OK && !failures ? EXIT_OK : EXIT_FAILED;
+}
+
+const command dialog_commands[] = {
+    { "chat", cmd_chat, "talk with the models" },
+    { "reply", cmd_reply, "a reply for each line of input" },
+    { "history", cmd_history, "list, show, search and export stored conversations" },
+    { "rules", cmd_rules, "check and try the safety rules" },
+    { NULL, NULL, NULL },
+};

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "models/gpt2.h"
+#include "models/compress.h"
 #include "models/import.h"
 #include "models/ops.h"
 #include "models/options.h"
@@ -742,9 +743,65 @@ static int run_generate(int argc, char **argv, err *e)
     return status(r);
 }
 
+/* ---- quantize -------------------------------------------------------------------------------------------------- */
+
+/* "ffn_up=q4_0" -> part and type. */
+static int parse_choice(const char *word, compress_choice *c, char part[64], err *e)
+{
+    const char *eq = strrchr(word, '=');
+    if (!eq || eq == word || eq - word > 63) return err_set(e, E_ARG, "--tensor: '%s' is not NAME=TYPE", word);
+    memcpy(part, word, (size_t)(eq - word));
+    part[eq - word] = 0;
+    *c              = (compress_choice){ part, gguf_type_of_name(eq + 1) };
+    return c->type < 0 ? err_set(e, E_ARG, "--tensor: '%s' is no type; there are f32, f16, bf16, q8_0, q4_0", eq + 1) : OK;
+}
+
+static void print_report(const compress_line *l, int n)
+{
+    size_t before = 0, after = 0;
+    printf("%-32s %5s %5s %12s %12s %9s\n", "tensor", "from", "to", "bytes", "becomes", "error");
+    for (int i = 0; i < n; i++) {
+        printf("%-32s %5s %5s %12zu %12zu %9.6f\n", l[i].name, gguf_type_name(l[i].from), gguf_type_name(l[i].to), l[i].bytes_from, l[i].bytes_to,
+               l[i].error);
+        before += l[i].bytes_from;
+        after += l[i].bytes_to;
+    }
+    printf("%-32s %5s %5s %12zu %12zu\n", "all matrices", "", "", before, after);
+}
+
+static int run_quantize(int argc, char **argv, err *e)
+{
+    const char     *pos[1], *out = NULL, *type = NULL, *const names[] = { "IN.gguf" };
+    opt_list        tensors = { 0 };
+    compress_choice choice[64];
+    char            part[64][64];
+    compress_line  *report;
+    int             n;
+    const option    list[] = { { "-o,--output", OPT_STR, &out, "OUT.gguf", "the file to write (needed)" },
+                               { "--type", OPT_STR, &type, "TYPE", "f32, f16, bf16, q8_0 or q4_0 for every matrix (needed)" },
+                               { "--tensor", OPT_STRS, &tensors, "NAME=TYPE", "another type where a tensor's name holds NAME; again and again" },
+                               { 0 } };
+    int r = parse(list, "quantize IN.gguf -o OUT.gguf --type TYPE [--tensor NAME=TYPE…]",
+                  "Rounds the matrices of a model to a smaller type and tells, tensor by tensor, the size and the relative error.  `duet perplexity`\n"
+                  "tells what the rounding costs in words.\n\nexample: duet quantize big.gguf -o small.gguf --type q8_0 --tensor ffn_up=q4_0",
+                  argc, argv, pos, names, 1, e);
+    if (r != GO_ON) return r;
+    if (!out) return err_set(e, E_ARG, "-o OUT.gguf is missing"), EXIT_USAGE;
+    if (!type) return err_set(e, E_ARG, "--type is missing"), EXIT_USAGE;
+    int t = gguf_type_of_name(type);
+    if (t < 0) return err_set(e, E_ARG, "--type: '%s' is no type; there are f32, f16, bf16, q8_0, q4_0", type), EXIT_USAGE;
+    for (int i = 0; i < tensors.n; i++)
+        if (parse_choice(tensors.v[i], &choice[i], part[i], e)) return EXIT_USAGE;
+    r = compress_quantize(pos[0], out, t, choice, tensors.n, &report, &n, e);
+    if (r == OK) print_report(report, n);
+    free(report);
+    return status(r);
+}
+
 const command models_commands[] = {
     { "import", run_import, "a Hugging Face, DialoGPT or GPT2-chitchat model -> one GGUF" },
     { "export", run_export, "a GGUF -> a Hugging Face folder" },
+    { "quantize", run_quantize, "the matrices of a model in a smaller type" },
     { "show", run_show, "what a model file holds" },
     { "diff", run_diff, "what two model files hold differently" },
     { "tokens", run_tokens, "lines of text -> lines of token ids, and back" },

@@ -1,0 +1,207 @@
+/* The conversation as a person at a terminal has it: a real pseudo-terminal, keys typed, the screen read.  Runs the program named by
+ * $DUET (default build/duet) with the models that ship. */
+#define _GNU_SOURCE
+#include "models/base.h"
+
+#include <poll.h>
+#include <pty.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { PATIENCE_MS = 60000 }; /* a sanitizer build on a busy machine is slow; a healthy run answers in a fraction of a second */
+
+static char dir[] = "/tmp/duet-tty-XXXXXX";
+static char program[4096];
+
+typedef struct {
+    pid_t  pid;
+    int    fd;
+    buf    seen;
+    size_t mark; /* expect() looks behind this */
+} screen;
+
+static void start(screen *s, char *const argv[])
+{
+    struct winsize w = { .ws_row = 40, .ws_col = 120 };
+    *s               = (screen){ 0 };
+    s->pid           = forkpty(&s->fd, NULL, NULL, &w);
+    assert_true(s->pid >= 0);
+    if (s->pid == 0) {
+        setenv("HOME", dir, 1);
+        setenv("XDG_DATA_HOME", dir, 1);
+        setenv("LC_ALL", "C.UTF-8", 1);
+        setenv("TERM", "xterm", 1);
+        setenv("INPUTRC", "/dev/null", 1);
+        execv(program, argv);
+        _exit(127);
+    }
+}
+
+static int pump(screen *s, int ms)
+{
+    struct pollfd p = { s->fd, POLLIN, 0 };
+    char          b[4096];
+    if (poll(&p, 1, ms) <= 0) return 0;
+    ssize_t n = read(s->fd, b, sizeof b);
+    if (n <= 0) return -1;
+    buf_add(&s->seen, b, (size_t)n);
+    return 1;
+}
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+}
+
+/* Wait until `what` stands on the screen behind the last thing expected. */
+static void expect(screen *s, const char *what)
+{
+    double end = now_ms() + PATIENCE_MS;
+    for (;;) {
+        char *hit = s->seen.n > s->mark ? memmem(s->seen.s + s->mark, s->seen.n - s->mark, what, strlen(what)) : NULL;
+        if (hit) {
+            s->mark = (size_t)(hit - s->seen.s) + strlen(what);
+            return;
+        }
+        if (now_ms() > end || pump(s, 200) < 0) break;
+    }
+    fail_msg("'%s' did not come; the screen ends with:\n%s", what, s->seen.n > s->mark ? s->seen.s + s->mark : "(nothing)");
+}
+
+static void type(screen *s, const char *keys) { assert_int_equal(write(s->fd, keys, strlen(keys)), (ssize_t)strlen(keys)); }
+
+static int leave(screen *s)
+{
+    int    status = 0;
+    double end    = now_ms() + PATIENCE_MS;
+    while (now_ms() < end && pump(s, 100) >= 0) {}
+    pid_t got = 0;
+    while (now_ms() < end && (got = waitpid(s->pid, &status, WNOHANG)) == 0) usleep(10000);
+    if (got == 0) {
+        kill(s->pid, SIGKILL);
+        waitpid(s->pid, &status, 0);
+        fail_msg("the chat did not end");
+    }
+    close(s->fd);
+    buf_free(&s->seen);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+#define ARGS(...) ((char *const[]){ program, __VA_ARGS__, NULL })
+
+static void a_conversation(void **state)
+{
+    (void)state;
+    screen s;
+    char   db[300], text[300];
+    snprintf(db, sizeof db, "%s/a.db", dir);
+    snprintf(text, sizeof text, "/save %s/a.txt\r", dir);
+    start(&s, ARGS("chat", "--db", db, "--seed", "1"));
+    expect(&s, "你>");
+    type(&s, "你好吗\x7f\r"); /* one backspace takes a whole character */
+    expect(&s, "小对>");
+    expect(&s, "你>");
+    type(&s, "/cand\t\r"); /* completed */
+    expect(&s, "/candidates");
+    expect(&s, "反向");
+    expect(&s, "你>");
+    type(&s, "/set temperature 0.5\r");
+    expect(&s, "temperature=0.5");
+    type(&s, "/set temperature hot\r");
+    expect(&s, "temperature=hot");
+    type(&s, "/set nonsense 1\r");
+    expect(&s, "'nonsense'");
+    type(&s, "half a line\x03"); /* Ctrl-C drops the line, not the chat */
+    expect(&s, "你>");
+    type(&s, "今天好累啊\r");
+    expect(&s, "小对>");
+    type(&s, "/retry\r");
+    expect(&s, "小对>");
+    type(&s, "/undo\r");
+    expect(&s, "撤回");
+    type(&s, "/history\r");
+    expect(&s, "你好");
+    expect(&s, "已撤回");
+    type(&s, text);
+    expect(&s, "2 行");
+    type(&s, "/nothing\r");
+    expect(&s, "没有命令 /nothing");
+    type(&s, "/help\r");
+    expect(&s, "Ctrl-D");
+    type(&s, "\x1b[A\r"); /* the last line again, from readline's memory */
+    expect(&s, "Ctrl-D");
+    type(&s, "\x04");
+    assert_int_equal(leave(&s), 0);
+
+    buf b = { 0 };
+    err e;
+    snprintf(text, sizeof text, "%s/a.txt", dir);
+    assert_int_equal(read_file(text, 1 << 20, &b, &e), OK);
+    assert_true(str_starts(buf_view(&b), STR("你好\n")));
+    buf_free(&b);
+
+    start(&s, ARGS("chat", "--db", db, "--continue")); /* the newest goes on where it stopped */
+    expect(&s, "你好");
+    expect(&s, "1 轮");
+    type(&s, "/resume\r");
+    expect(&s, "/resume 号码");
+    type(&s, "/resume 99\r");
+    expect(&s, "99");
+    type(&s, "/quit\r");
+    assert_int_equal(leave(&s), 0);
+}
+
+static void control_c_stops_a_reply(void **state)
+{
+    (void)state;
+    screen s;
+    start(&s, ARGS("chat", "--private", "--seed", "1", "--threads", "1"));
+    expect(&s, "你>");
+    /* Work for seconds, so that the key certainly comes before the end. */
+    type(&s, "/set n 256\r");
+    expect(&s, "n=256");
+    type(&s, "/set max_new 200\r");
+    expect(&s, "max_new=200");
+    type(&s, "/set min_new 120\r");
+    expect(&s, "min_new=120");
+    type(&s, "给我讲一个很长的故事\r");
+    expect(&s, "/256");
+    type(&s, "\x03");
+    expect(&s, "停下了");
+    type(&s, "/history\r");
+    expect(&s, "这次对话还是空的"); /* nothing was recorded */
+    type(&s, "/quit\r");
+    assert_int_equal(leave(&s), 0);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    const char *p = getenv("DUET");
+    if (!realpath(p ? p : "build/duet", program)) return -1;
+    return mkdtemp(dir) ? 0 : -1;
+}
+static int teardown(void **state)
+{
+    (void)state;
+    char cmd[300];
+    snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
+    return system(cmd);
+}
+
+int main(void)
+{
+    const struct CMUnitTest t[] = { cmocka_unit_test(a_conversation), cmocka_unit_test(control_c_stops_a_reply) };
+    return cmocka_run_group_tests_name("terminal", t, setup, teardown);
+}

@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHORT_WORD = 64, NO_RANK = INT_MAX };
+/* NO_TOKEN: a byte or the result of a merge that the vocabulary does not hold.  It may come up while a word is merged, and
+ * bpe_encode refuses a text in which it stays. */
+enum { SHORT_WORD = 64, NO_RANK = INT_MAX, NO_TOKEN = INT_MAX };
 
 /* ---- the byte alphabet ----------------------------------------------------------------------------------------- */
 
@@ -28,7 +30,7 @@ int bpe_index_bytes(tokenizer *t, const char *where, err *e)
 {
     int byte_of[324];
     for (int i = 0; i < 324; i++) byte_of[i] = -1;
-    for (int b = 0; b < 256; b++) byte_of[bpe_char_of_byte(b)] = b, t->byte_id[b] = -1;
+    for (int b = 0; b < 256; b++) byte_of[bpe_char_of_byte(b)] = b, t->byte_id[b] = NO_TOKEN;
     t->bytes = arena_new(&t->mem, (size_t)t->n, sizeof *t->bytes);
     if (!t->bytes) return err_set(e, E_NOMEM, "%s: out of memory for %d tokens", where, t->n);
     for (int id = 0; id < t->n; id++) {
@@ -47,8 +49,6 @@ int bpe_index_bytes(tokenizer *t, const char *where, err *e)
         }
         if (t->bytes[id].n == 1) t->byte_id[(unsigned char)p[0]] = id;
     }
-    for (int b = 0; b < 256; b++)
-        if (t->byte_id[b] < 0) return err_set(e, E_FORMAT, "%s: no token for the byte 0x%02x", where, (unsigned)b);
     return OK;
 }
 
@@ -62,9 +62,12 @@ int bpe_reserve(tokenizer *t, size_t n, const char *where, err *e)
     return t->merge && t->merge_text ? OK : err_set(e, E_NOMEM, "%s: out of memory for %zu merges", where, n);
 }
 
-/* The next merge in order of rank.  Both parts and the result must be in the vocabulary: with one missing, a reader that goes on
- * silently gives other ids than the model was trained with. */
-int bpe_add_merge(tokenizer *t, str line, const char *where, size_t line_no, err *e)
+static int is_control(const tokenizer *t, int id) { return id >= 0 && t->type[id] == TYPE_CONTROL; }
+
+/* The next merge in order of rank.  Its parts and its result should be in the vocabulary: with one missing, a reader that goes on
+ * silently gives other ids than the model was trained with.  `strict` refuses such a merge (vocabulary files: they do not
+ * belong together); otherwise it is kept (a GGUF may hold any, llama.cpp opens it too) and the text that meets it is refused. */
+int bpe_add_merge(tokenizer *t, str line, int strict, const char *where, size_t line_no, err *e)
 {
     const char *space = memchr(line.s, ' ', line.n);
     size_t      left  = space ? (size_t)(space - line.s) : line.n;
@@ -76,13 +79,14 @@ int bpe_add_merge(tokenizer *t, str line, const char *where, size_t line_no, err
     memcpy(joined, a.s, a.n);
     memcpy(joined + a.n, b.s, b.n);
     bpe_merge m = { tokenizer_find(t, a), tokenizer_find(t, b), tokenizer_find(t, (str){ joined, a.n + b.n }) };
-    if (m.a < 0 || m.b < 0 || m.id < 0)
+    if (strict && (m.a < 0 || m.b < 0 || m.id < 0))
         return err_set(e, E_FORMAT, "%s:%zu: \"%s\": the %s is not in the vocabulary", where, line_no, show_str(line).s,
                        m.a < 0 ? "first token" : m.b < 0 ? "second token" : "merged token");
-    if (t->type[m.a] == TYPE_CONTROL || t->type[m.b] == TYPE_CONTROL || t->type[m.id] == TYPE_CONTROL)
+    if (is_control(t, m.a) || is_control(t, m.b) || is_control(t, m.id))
         return err_set(e, E_FORMAT, "%s:%zu: \"%s\" merges into or from a control token", where, line_no, show_str(line).s);
     t->merge_text[t->n_merges] = arena_str(&t->mem, line, e);
     if (!t->merge_text[t->n_merges].s) return e ? e->code : E_NOMEM;
+    if (m.id < 0) m.id = NO_TOKEN;
     t->merge[t->n_merges++] = m;
     return OK;
 }
@@ -104,6 +108,7 @@ int bpe_index_pairs(tokenizer *t, const char *where, err *e)
     t->pair_mask = size - 1;
     for (size_t i = 0; i < size; i++) t->pair[i] = (bpe_slot){ UINT64_MAX, NO_RANK };
     for (int r = 0; r < t->n_merges; r++) {
+        if (t->merge[r].a < 0 || t->merge[r].b < 0) continue; /* can never be met */
         bpe_slot *s = &t->pair[pair_at(t, pair_key(t->merge[r].a, t->merge[r].b))];
         if (s->key != UINT64_MAX)
             return err_set(e, E_FORMAT, "%s: merge \"%s\" is there twice (%d and %d)", where, show_str(t->merge_text[r]).s, s->rank, r);
@@ -251,17 +256,23 @@ static int merge_long(const tokenizer *t, str word, ivec *ids, err *e)
 
 int bpe_encode(const tokenizer *t, str text, ivec *ids, err *e)
 {
+    const size_t start = ids->n;
     for (size_t at = 0, end; at < text.n; at = end) {
-        end      = bpe_word(text, at);
-        size_t n = end - at;
+        end           = bpe_word(text, at);
+        size_t n      = end - at, first = ids->n;
         int    id[SHORT_WORD];
         if (n > SHORT_WORD) {
             int r = merge_long(t, (str){ text.s + at, n }, ids, e);
             if (r) return r;
-            continue;
+        } else {
+            for (size_t i = 0; i < n; i++) id[i] = t->byte_id[(unsigned char)text.s[at + i]];
+            ivec_add(ids, id, merge_short(t, id, n));
         }
-        for (size_t i = 0; i < n; i++) id[i] = t->byte_id[(unsigned char)text.s[at + i]];
-        ivec_add(ids, id, merge_short(t, id, n));
+        for (size_t i = first; i < ids->n; i++)
+            if (ids->v[i] == NO_TOKEN) {
+                ids->n = start;
+                return err_set(e, E_ARG, "the vocabulary has no token for a part of \"%s\"", show_str((str){ text.s + at, n }).s);
+            }
     }
     return OK;
 }

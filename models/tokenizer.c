@@ -285,7 +285,7 @@ static int read_merges(tokenizer *t, const gguf *g, err *e)
         return err_set(e, E_FORMAT, "%s: " KEY "merges is missing or no array of strings", path);
     if ((r = bpe_reserve(t, (size_t)m->n, path, e)) != OK) return r;
     for (uint64_t i = 0; i < m->n; i++)
-        if ((r = bpe_add_merge(t, m->strs[i], path, (size_t)i, e)) != OK) return r;
+        if ((r = bpe_add_merge(t, m->strs[i], 0, path, (size_t)i, e)) != OK) return r;
     return OK;
 }
 

@@ -42,11 +42,12 @@ int         tokenizer_is_special(const tokenizer *t, int id); /* control tokens:
 /* 32 bytes that identify vocabulary + rules: SHA-256 over kind, flags, special ids, tokens with their types, merges. */
 void        tokenizer_digest(const tokenizer *t, unsigned char out[32]);
 
-/* Append the ids of `text` to `ids` (check ids->oom is done inside).  Any bytes are legal. */
+/* Append the ids of `text` to `ids` (check ids->oom is done inside).  Any bytes are legal; E_ARG when a BPE vocabulary has no token
+ * for a part of the text (a cut vocabulary opens, and says so here, with nothing appended). */
 int tokenizer_encode(const tokenizer *t, str text, ivec *ids, err *e);
 /* Append the text of ids to `out`.  Special tokens give nothing.  An id out of range is E_ARG.
- * BPE gives the exact bytes.  WordPiece has lost the spaces and puts them back by rule, so that for what people write the text reads as it
- * was, and encoding it again gives the same ids (but for [UNK]).  "##" pieces are glued.  Between two words stands one space, except
+ * BPE gives the exact bytes.  WordPiece has lost the spaces and puts them back by rule, so that for what people write the text reads as
+ * it was, and encoding it again gives the same ids (but for [UNK]).  "##" pieces are glued.  Between two words stands one space, except
  *   - beside a CJK ideograph or East Asian punctuation: none;
  *   - none before , . ! ? : ; ) ] } % ~ … ”, none after ( [ { @ # $ “ ‘, none on either side of / \ _ — –;
  *   - " and ' open and close by turns: none inside; ' after a word ending in s closes or is a possessive (dogs' house);
@@ -60,8 +61,9 @@ int tokenizer_decode(const tokenizer *t, const int *ids, size_t n, buf *out, err
 typedef struct tokenizer_trainer tokenizer_trainer;
 /* kind TOK_BPE (byte-level, starts from the 256 bytes) or TOK_WORDPIECE (BERT cleaning; every CJK character is a word of its own; Latin
  * words are split into characters and merged up to `size` by pair frequency).  Characters seen fewer than min_count
- * times become [UNK] (WordPiece; ASCII letters, digits and common punctuation are always in), and pairs seen fewer times are not merged (both
- * kinds), so the vocabulary can be smaller than `size`.  E_ARG when `size` cannot hold what must be in: 257 for BPE, about 170 for WordPiece.
+ * times become [UNK] (WordPiece; ASCII letters, digits and common punctuation are always in), and pairs seen fewer times are not
+ * merged (both kinds), so the vocabulary can be smaller than `size`.  E_ARG when `size` cannot hold what must be in: 257 for
+ * BPE, about 130 (lower) or 180 (cased) for WordPiece.
  * A line's weight is 0..1e6, counted in 1/65536ths.  Deterministic: the same lines in any order give the same vocabulary. */
 int  tokenizer_trainer_new(tokenizer_trainer **tr, int kind, int lower, err *e);
 int  tokenizer_trainer_add(tokenizer_trainer *tr, str text, double weight, err *e);

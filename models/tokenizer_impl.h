@@ -82,7 +82,7 @@ extern const str     tok_gluing; /* "##" */
 uint32_t bpe_char_of_byte(int byte);                        /* GPT-2's byte alphabet */
 int      bpe_index_bytes(tokenizer *t, const char *where, err *e);
 int      bpe_reserve(tokenizer *t, size_t n, const char *where, err *e);
-int      bpe_add_merge(tokenizer *t, str line, const char *where, size_t line_no, err *e); /* "a b" */
+int      bpe_add_merge(tokenizer *t, str line, int strict, const char *where, size_t line_no, err *e); /* "a b" */
 int      bpe_index_pairs(tokenizer *t, const char *where, err *e);
 size_t   bpe_word(str text, size_t from);                   /* end of the word of the split pattern that starts at `from` */
 int      bpe_encode(const tokenizer *t, str text, ivec *ids, err *e);

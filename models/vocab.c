@@ -106,7 +106,7 @@ static int read_merges_txt(tokenizer *t, const char *path, err *e)
     for (size_t i = 0; i < text.n; i++) n += text.s[i] == '\n';
     r = bpe_reserve(t, n, path, e);
     while (r == OK && next_line(&text, &line))
-        if (no++ > 0 || !str_starts(line, STR("#version"))) r = bpe_add_merge(t, line, path, no, e);
+        if (no++ > 0 || !str_starts(line, STR("#version"))) r = bpe_add_merge(t, line, 1, path, no, e);
     map_close(&m);
     if (r == OK && t->n_merges == 0)
         for (int id = 0; id < t->n; id++)

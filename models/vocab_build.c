@@ -534,7 +534,7 @@ static int to_tokenizer(const builder *b, tokenizer **out, err *e)
         memcpy(line, l.s, l.n);
         line[l.n] = ' ';
         memcpy(line + l.n + 1, m.s, m.n);
-        r = bpe_add_merge(t, (str){ line, l.n + 1 + m.n }, where, (size_t)i + 1, e);
+        r = bpe_add_merge(t, (str){ line, l.n + 1 + m.n }, 1, where, (size_t)i + 1, e);
     }
     if (r == OK) r = tok_finish(t, where, e);
     if (r) tokenizer_close(t);

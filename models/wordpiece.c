@@ -192,8 +192,8 @@ static int apostrophe(const word *w) { return is(w, '\'') || is(w, 0x2019); }
  * the encoder, so leaving the space out never joins two words into one. */
 static int no_spaces(uint32_t c)
 {
-    return uni_is_cjk(c) || (((c >= 0x3000 && c <= 0x303F) || c == 0x30FB || (c >= 0xFE30 && c <= 0xFE4F) || (c >= 0xFF00 && c <= 0xFFEF)) &&
-                             uni_class(c) & UC_PUNCT);
+    int east = (c >= 0x3000 && c <= 0x303F) || c == 0x30FB || (c >= 0xFE30 && c <= 0xFE4F) || (c >= 0xFF00 && c <= 0xFFEF);
+    return uni_is_cjk(c) || (east && uni_class(c) & UC_PUNCT);
 }
 
 /* it's, don't, the 80's, o'clock, O'Brien, y'all, ma'am, c'mon: `a` ' `c`. */

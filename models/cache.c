@@ -63,7 +63,8 @@ int cache_new(gpt2_cache **out, const gpt2 *model, const gpt2_config *cfg, int p
     *out = NULL;
     if (prefix_max < 0 || n_seq < 0 || tail_max < 0 || max_rows < 1 || prefix_max > 1 << 20 || tail_max > 1 << 20 || n_seq > 1 << 20 ||
         max_rows > 1 << 20)
-        return err_set(e, E_ARG, "cache: prefix of %d, %d tails of %d, %d rows at a time: out of range", prefix_max, n_seq, tail_max, max_rows);
+        return err_set(e, E_ARG, "cache: prefix of %d, %d tails of %d, %d rows at a time: out of range", prefix_max, n_seq, tail_max,
+                       max_rows);
     gpt2_cache *c = calloc(1, sizeof *c);
     if (!c) return err_set(e, E_NOMEM, "cache: out of memory");
     c->model      = model;
@@ -88,7 +89,8 @@ int cache_new(gpt2_cache **out, const gpt2 *model, const gpt2_config *cfg, int p
     carve_all(&w, c, cfg->n_inner);
     int r = OK;
     if (w.overflow || w.used > SIZE_MAX - 64)
-        r = err_set(e, E_LIMIT, "cache: prefix of %d and %d tails of %d do not fit this machine's addresses", prefix_max, n_seq, tail_max);
+        r = err_set(e, E_LIMIT, "cache: prefix of %d and %d tails of %d do not fit this machine's addresses", prefix_max, n_seq,
+                    tail_max);
     else if (!(c->memory = calloc(1, w.used + 64))) /* zero pages: taken from the system only as they are used */
         r = err_set(e, E_NOMEM, "cache: out of memory for %zu MB", w.used >> 20);
     if (r) {
@@ -165,8 +167,8 @@ void cache_adopt(gpt2_cache *c, int s, int n)
 /* score (m, score_max): keys 0..n against m queries q (head, m). */
 static void scores(const gpt2_cache *c, float *score, const float *k, const float *q, int m, int n)
 {
-    linear_chains(&(linear_job){ .x = q, .m = m, .k = c->head, .n_out = n, .w = k, .k_step = LANES, .panel_step = (size_t)c->head * LANES,
-                                 .y = score, .y_step = (size_t)c->score_max });
+    linear_chains(&(linear_job){ .x = q, .m = m, .k = c->head, .n_out = n, .w = k, .k_step = LANES,
+                                 .panel_step = (size_t)c->head * LANES, .y = score, .y_step = (size_t)c->score_max });
 }
 
 /* out (m, lanes) += weights p (n, m) times values 0..n. */
@@ -177,11 +179,13 @@ static void weigh(const gpt2_cache *c, float *out, const float *v, const float *
                                  .init_step = lanes, .y = out, .y_step = lanes });
 }
 
-/* Rows r0..r0+m of the slice (m <= GROUP), head h.  What all of them see of the prefix is read once for all; the rest row by row. */
+/* Rows r0..r0+m of the slice (m <= GROUP), head h.  What all of them see of the prefix is read once for all; the rest row by
+ * row. */
 static void attend_group(const gpt2_cache *c, int layer, int h, int r0, int m, float scale, float *mem)
 {
     size_t C = (size_t)c->C, D = (size_t)c->head, lanes = (size_t)c->lanes, S = (size_t)c->score_max;
-    float *score = mem, *turned = score + GROUP * S, *q = turned + GROUP * S, *q_turned = q + GROUP * lanes, *out = q_turned + GROUP * lanes;
+    float *score = mem, *turned = score + GROUP * S, *q = turned + GROUP * S, *q_turned = q + GROUP * lanes;
+    float *out = q_turned + GROUP * lanes;
     const float *k = keys(c, &c->prefix, c->prefix_cap, layer, h), *v = values(c, &c->prefix, c->prefix_cap, layer, h);
     int    shared[GROUP], own[GROUP], most = 0, least = c->prefix_cap; /* positions row r sees in the prefix, in its tail */
     for (int r = 0; r < m; r++) {
@@ -196,7 +200,8 @@ static void attend_group(const gpt2_cache *c, int layer, int h, int r0, int m, f
     scores(c, score, k, q_turned, m, most);
     for (int r = 0; r < m; r++) {
         float *s = score + (size_t)r * S;
-        if (own[r]) scores(c, s + shared[r], keys(c, &c->tail[c->seq[r0 + r]], c->tail_cap, layer, h), q + (size_t)r * lanes, 1, own[r]);
+        if (own[r])
+            scores(c, s + shared[r], keys(c, &c->tail[c->seq[r0 + r]], c->tail_cap, layer, h), q + (size_t)r * lanes, 1, own[r]);
         ops_softmax(s, shared[r] + own[r]);
         for (int i = 0; i < least; i++) turned[(size_t)i * (size_t)m + (size_t)r] = s[i];
     }

@@ -1,9 +1,11 @@
-/* cache: keys and values of one shared prefix and of private tails behind it, the ids they stand for, the workspace of a forward, and
- * attention over all that.  Private to gpt2.c and tests.
+/* cache: keys and values of one shared prefix and of private tails behind it, the ids they stand for, the workspace of a
+ * forward, and attention over all that.  Private to gpt2.c and tests.
  *
- * Keys lie so that 16 positions are neighbours, values so that the channels of a head are: scores and weighted sums are then both chains of linear.h,
+ * Keys lie so that 16 positions are neighbours, values so that the channels of a head are: scores and weighted sums are then
+ * both chains of linear.h,
  *   score[j] = chain over d of q[d] * scale * k[j][d],   out[d] = chain over j (rising position) of p[j] * v[j][d],
- * and it makes no difference to the bits whether a position lies in the prefix or in a tail, nor which rows are computed together. */
+ * and it makes no difference to the bits whether a position lies in the prefix or in a tail, nor which rows are computed
+ * together. */
 #ifndef DUET_CACHE_H
 #define DUET_CACHE_H
 
@@ -46,10 +48,11 @@ struct gpt2_cache {
 int  cache_new(gpt2_cache **c, const gpt2 *model, const gpt2_config *cfg, int prefix_max, int n_seq, int tail_max, int max_rows, err *e);
 void cache_free(gpt2_cache *c);
 
-/* Keys and values of rows 0..n of the slice, from c->qkv, to their places: seq -1 to the prefix at pos, others to their tail at pos - prefix.n.
- * prefix.n must already count the slice's prefix rows. */
+/* Keys and values of rows 0..n of the slice, from c->qkv, to their places: seq -1 to the prefix at pos, others to their tail
+ * at pos - prefix.n. prefix.n must already count the slice's prefix rows. */
 void cache_put(gpt2_cache *c, int layer, int n);
-/* c->att (n, C) from the queries in c->qkv.  A prefix row sees the prefix up to its own pos, a tail row the whole prefix and its tail up to its own pos. */
+/* c->att (n, C) from the queries in c->qkv.  A prefix row sees the prefix up to its own pos, a tail row the whole prefix and
+ * its tail up to its own pos. */
 void cache_attend(gpt2_cache *c, int layer, int n, float scale);
 /* Append the first n positions of tail s to the prefix. */
 void cache_adopt(gpt2_cache *c, int s, int n);

@@ -139,7 +139,8 @@ int format_train(const format *f, const turn *turns, int n, int reversed, int lo
     for (int k = 0; k < n; k++) {
         const turn *t = &turns[reversed ? n - 1 - k : k];
         if (t->hidden) continue;
-        if (!(t->weight >= 0)) return err_set(e, E_ARG, "format: turn %d of %d has the loss weight %g", (int)(t - turns) + 1, n, (double)t->weight);
+        if (!(t->weight >= 0))
+            return err_set(e, E_ARG, "format: turn %d of %d has the loss weight %g", (int)(t - turns) + 1, n, (double)t->weight);
         float w = lift && t->weight == 0 ? 1 : t->weight;
         if (shown++ == 0 && !loss_all) w = 0;
         ivec_add(ids, t->id, (size_t)t->n);

@@ -35,17 +35,18 @@ int         format_of_name(const char *s); /* 0 when unknown */
  * E_ARG when there is no visible turn or the budget cannot hold bos + 1 token + sep. */
 int format_prompt(const format *f, const turn *turns, int n, int max_turns, int budget, ivec *ids, int *first, int *cut, err *e);
 
-/* Reverse scoring input: reply, then the last `n_source` visible turns of `turns`, newest first (0 = all), each closed by sep.
- * *from = index in ids of the first source token (predicted from the reply's separator).  Dropped to fit `budget`: oldest source turns
- * first, then the tail of what is left of the source, never the reply (a reply that leaves no room for one source token is E_LIMIT). */
+/* Reverse scoring input: reply, then the last `n_source` visible turns of `turns`, newest first (0 = all), each closed by
+ * sep. *from = index in ids of the first source token (predicted from the reply's separator).  Dropped to fit `budget`:
+ * oldest source turns first, then the tail of what is left of the source, never the reply (a reply that leaves no room for
+ * one source token is E_LIMIT). */
 int format_reverse(const format *f, const turn *turns, int n, int n_source, const int *reply, int n_reply, int budget, ivec *ids,
                    int *from, err *e);
 
-/* Training row: all visible turns, forward or reversed.  ids (T,) and weight (T,): weight[t] is the loss weight of predicting ids[t] from
- * ids[..t-1] (weight[0] = 0).  loss_all = 0: the first turn in the order given is context only (DialoGPT); 1: every token after
- * the first is a target (GPT2-chitchat).  The last separator is always in ids and is a target.  A turn's own weight
- * multiplies (its separator is part of it); when `reversed`, weights 0 become 1 (in reversed order the sources are the targets) unless all turns weigh the
- * same.  No cutting: the caller gives turns that fit. */
+/* Training row: all visible turns, forward or reversed.  ids (T,) and weight (T,): weight[t] is the loss weight of
+ * predicting ids[t] from ids[..t-1] (weight[0] = 0).  loss_all = 0: the first turn in the order given is context only
+ * (DialoGPT); 1: every token after the first is a target (GPT2-chitchat).  The last separator is always in ids and is a
+ * target.  A turn's own weight multiplies (its separator is part of it); when `reversed`, weights 0 become 1 (in reversed
+ * order the sources are the targets) unless all turns weigh the same.  No cutting: the caller gives turns that fit. */
 int format_train(const format *f, const turn *turns, int n, int reversed, int loss_all, ivec *ids, fvec *weight, err *e);
 /* Tokens that format_train / format_prompt would give for these turns: bos + sum(n + 1). */
 size_t format_length(const format *f, const turn *turns, int n);

@@ -1,6 +1,5 @@
-/* gpt2: an open model and what it computes: the one inference forward, reuse of a cache, teacher-forced scores.  See gpt2.h; files are gpt2_file.c's,
- * the matrix product is linear.c's, keys, values and attention are cache.c's. */
-#define _DEFAULT_SOURCE /* madvise */
+/* gpt2: an open model and what it computes: the one inference forward, reuse of a cache, teacher-forced scores.  See gpt2.h;
+ * files are gpt2_file.c's, the matrix product is linear.c's, keys, values and attention are cache.c's. */
 #include "models/gpt2.h"
 
 #include "models/cache.h"
@@ -34,13 +33,15 @@ struct gpt2 {
     char        digest[65];
 };
 
+enum { DIGEST_STEP = 16 << 20 }; /* bytes of the file that are in memory while it is hashed */
+
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
-/* The file's pages of a tensor that has been copied need not stay in memory; they come back from the file when touched. */
-static void let_go(const gguf_tensor *t)
+/* Pages of the file that have been read need not stay in memory; they come back from the file when touched. */
+static void let_go(const void *p, size_t n)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)t->data + page - 1) / page * page;
-    uintptr_t to = ((uintptr_t)t->data + t->n_bytes) / page * page;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = ((uintptr_t)p + page - 1) / page * page, to = ((uintptr_t)p + n) / page * page;
     if (to > from) madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
@@ -84,7 +85,7 @@ static int load_matrix(loader *l, int layer, const char *weight, const char *bia
         err_prefix(e, "%s: tensor %s", gguf_path(l->m->file), t->gguf);
         return r;
     }
-    let_go(f);
+    let_go(f->data, f->n_bytes);
     return OK;
 }
 
@@ -186,7 +187,11 @@ const char *gpt2_digest(gpt2 *m)
         unsigned char sum[32];
         str           all = gguf_bytes(m->file);
         sha256_init(&h);
-        sha256_add(&h, all.s, all.n);
+        for (size_t at = 0, n; at < all.n; at += n) {
+            n = all.n - at < DIGEST_STEP ? all.n - at : DIGEST_STEP;
+            sha256_add(&h, all.s + at, n);
+            let_go(all.s + at, n);
+        }
         sha256_end(&h, sum);
         sha256_hex(sum, m->digest);
     }
@@ -249,8 +254,8 @@ static void remember(gpt2_cache *c, int n)
     }
 }
 
-/* The slice in c->id, seq, pos, want (n rows, checked, prefix rows first) through all blocks.  The final LayerNorm of the wanted rows is left in
- * c->ln, (number returned, C). */
+/* The slice in c->id, seq, pos, want (n rows, checked, prefix rows first) through all blocks.  The final LayerNorm of the
+ * wanted rows is left in c->ln, (number returned, C). */
 static int run_slice(const gpt2 *m, gpt2_cache *c, int n)
 {
     const gpt2_config *cfg = &m->cfg;
@@ -301,11 +306,13 @@ static int check_batch(const gpt2 *m, gpt2_cache *c, const gpt2_batch *b, const 
     int prefix = c->prefix.n, base = prefix + grow;
     for (int i = 0; i < b->n; i++) {
         int id = b->id[i], s = b->seq[i], pos = b->pos[i];
-        if (id < 0 || id >= m->cfg.n_vocab) return err_set(e, E_ARG, "batch row %d: token %d is not in 0..%d", i, id, m->cfg.n_vocab - 1);
+        if (id < 0 || id >= m->cfg.n_vocab)
+            return err_set(e, E_ARG, "batch row %d: token %d is not in 0..%d", i, id, m->cfg.n_vocab - 1);
         if (s < -1 || s >= c->n_seq) return err_set(e, E_ARG, "batch row %d: sequence %d is not in -1..%d", i, s, c->n_seq - 1);
         int due = s < 0 ? prefix : base + c->next[s];
         if (pos != due) return err_set(e, E_ARG, "batch row %d: sequence %d continues at position %d, not %d", i, s, due, pos);
-        if (pos >= m->cfg.n_ctx) return err_set(e, E_LIMIT, "batch row %d: position %d is past the context of %d", i, pos, m->cfg.n_ctx);
+        if (pos >= m->cfg.n_ctx)
+            return err_set(e, E_LIMIT, "batch row %d: position %d is past the context of %d", i, pos, m->cfg.n_ctx);
         if (s < 0 ? prefix >= c->prefix_max : c->next[s] >= c->tail_max)
             return err_set(e, E_LIMIT, "batch row %d: the cache holds %d positions of %s", i, s < 0 ? c->prefix_max : c->tail_max,
                            s < 0 ? "the prefix" : "a tail");
@@ -324,8 +331,8 @@ static void set_row(gpt2_cache *c, int r, int id, int seq, int pos, int want)
     c->want[r] = (unsigned char)want;
 }
 
-/* One pass over a batch: its prefix rows or its other rows, in slices of max_rows.  A slice's logits go to their rows' places; rows that stand
- * side by side there are computed together. */
+/* One pass over a batch: its prefix rows or its other rows, in slices of max_rows.  A slice's logits go to their rows'
+ * places; rows that stand side by side there are computed together. */
 static void run_rows(const gpt2 *m, gpt2_cache *c, const gpt2_batch *b, int prefix, float *logits)
 {
     size_t V = (size_t)m->cfg.n_vocab, wanted = 0; /* wanted rows of the batch before row i */
@@ -426,7 +433,8 @@ static void add_score(const scoring *s, int k, int t, const float *logits, doubl
 /* Token t of sequence k is asked for. */
 static int is_target(const scoring *s, int k, int t) { return t >= s->from[k] && t < s->n[k]; }
 
-/* Run the slice of n rows and add what its wanted rows say of the tokens behind them.  Slot i of the cache holds sequence first + i. */
+/* Run the slice of n rows and add what its wanted rows say of the tokens behind them.  Slot i of the cache holds sequence
+ * first + i. */
 static void score_slice(const gpt2 *m, gpt2_cache *c, const scoring *s, int first, int n)
 {
     size_t V = (size_t)m->cfg.n_vocab;
@@ -446,7 +454,8 @@ static void score_slice(const gpt2 *m, gpt2_cache *c, const scoring *s, int firs
     }
 }
 
-/* The shared tokens once, then the rest of the sequences, as many at a time as the cache has tails.  The last token of a sequence is never fed. */
+/* The shared tokens once, then the rest of the sequences, as many at a time as the cache has tails.  The last token of a
+ * sequence is never fed. */
 static void score_all(const gpt2 *m, gpt2_cache *c, const scoring *s)
 {
     int rows = 0;

@@ -17,8 +17,8 @@ typedef struct {
     int   scale_attn_by_layer; /* 1: divide by (layer + 1) too (scale_attn_by_inverse_layer_idx) */
     int   tied;              /* 1: lm_head is wte */
 } gpt2_config;
-/* All sizes positive, head divides embedding, products in range (n_vocab <= 2^24, n_ctx <= 2^20, n_embd, n_inner <= 2^17, n_layer <= 1024),
- * eps finite and > 0. */
+/* All sizes positive, head divides embedding, products in range (n_vocab <= 2^24, n_ctx <= 2^20, n_embd, n_inner <= 2^17,
+ * n_layer <= 1024), eps finite and > 0. */
 int gpt2_config_check(const gpt2_config *c, err *e);
 
 /* ---- the tensor table: one static list; everything that touches weights walks it ---- */
@@ -110,18 +110,20 @@ gpt2_cache *gpt2_cache_new(const gpt2 *m, int prefix_max, int n_seq, int tail_ma
 void        gpt2_cache_free(gpt2_cache *c);
 void        gpt2_cache_clear_tails(gpt2_cache *c); /* forget all private tails, keep the prefix */
 
-/* Evaluate the batch.  Rows of one sequence come in rising positions that continue what the cache holds (the prefix has length L: tails start
- * at position L).  logits (wanted rows, V) in row order.  Row-invariant: a row's result is the same bits alone, among others, in a long
- * prefill, for any number of threads.  E_ARG on a bad row (named), E_LIMIT past n_ctx or the cache. */
+/* Evaluate the batch.  Rows of one sequence come in rising positions that continue what the cache holds (the prefix has
+ * length L: tails start at position L).  logits (wanted rows, V) in row order.  Row-invariant: a row's result is the same
+ * bits alone, among others, in a long prefill, for any number of threads.  E_ARG on a bad row (named), E_LIMIT past n_ctx or
+ * the cache. */
 int gpt2_forward(const gpt2 *m, gpt2_cache *c, const gpt2_batch *b, float *logits, err *e);
 
-/* Make prefix == ids[0..n), reusing what matches what the cache remembers (a matching tail is adopted into the prefix), tails cleared; logits (V,) of the last
- * position, never NULL.  n >= 1.  *evaluated (may be NULL) = tokens that had to be computed. */
+/* Make prefix == ids[0..n), reusing what matches what the cache remembers (a matching tail is adopted into the prefix),
+ * tails cleared; logits (V,) of the last position, never NULL.  n >= 1.  *evaluated (may be NULL) = tokens that had to be
+ * computed. */
 int gpt2_sync(const gpt2 *m, gpt2_cache *c, const int *ids, int n, float *logits, int *evaluated, err *e);
 
-/* Teacher-forced scores: logp[k] = sum over t in [from[k], n[k]) of log P(ids[k][t] | ids[k][..t-1]) (natural log, double, fixed order); from >= 1.
- * One ragged batch of all sequences, common prefixes evaluated once, no V-wide logits kept.  tok (may be NULL): tok[k] is an array
- * (n[k],) that receives each token's log-prob from `from` on. */
+/* Teacher-forced scores: logp[k] = sum over t in [from[k], n[k]) of log P(ids[k][t] | ids[k][..t-1]) (natural log, double,
+ * fixed order); from >= 1. One ragged batch of all sequences, common prefixes evaluated once, no V-wide logits kept.  tok
+ * (may be NULL): tok[k] is an array (n[k],) that receives each token's log-prob from `from` on. */
 int gpt2_score(const gpt2 *m, const int *const *ids, const int *n, const int *from, int n_seq, double *logp, double *const *tok, err *e);
 
 #endif

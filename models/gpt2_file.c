@@ -29,7 +29,8 @@ int gpt2_config_check(const gpt2_config *c, err *e)
         return r;
     if (c->n_embd % c->n_head)
         return err_set(e, E_FORMAT, "n_embd %d is no multiple of n_head %d", c->n_embd, c->n_head);
-    if (!isfinite(c->eps) || c->eps <= 0) return err_set(e, E_FORMAT, "layer_norm_epsilon is %g, a positive number wanted", (double)c->eps);
+    if (!isfinite(c->eps) || c->eps <= 0)
+        return err_set(e, E_FORMAT, "layer_norm_epsilon is %g, a positive number wanted", (double)c->eps);
     if (!ops_act_name(c->act)) return err_set(e, E_FORMAT, "activation function %d is unknown", c->act);
     if ((c->scale_attn | c->scale_attn_by_layer | c->tied) & ~1) return err_set(e, E_FORMAT, "a flag of the config is not 0 or 1");
     return OK;
@@ -318,8 +319,8 @@ static int check_arch(const gguf *g, err *e)
     if (r < 0) return r;
     if (r == 0) return err_set(e, E_FORMAT, "%s: key general.architecture is missing", gguf_path(g));
     if (!str_eq(arch, STR("gpt2")))
-        return err_set(e, E_FORMAT, "%s: general.architecture is \"%.*s\", \"gpt2\" wanted", gguf_path(g), (int)(arch.n < 40 ? arch.n : 40),
-                       arch.s);
+        return err_set(e, E_FORMAT, "%s: general.architecture is \"%.*s\", \"gpt2\" wanted", gguf_path(g),
+                       (int)(arch.n < 40 ? arch.n : 40), arch.s);
     return OK;
 }
 
@@ -334,7 +335,8 @@ static int read_variants(const gguf *g, gpt2_config *c, err *e)
         if (name.n < sizeof word) memcpy(word, name.s, name.n);
         c->act = ops_act_of_name(word);
         if (c->act < 0)
-            return err_set(e, E_FORMAT, "%s: duet.activation \"%.*s\" is unknown", gguf_path(g), (int)(name.n < 40 ? name.n : 40), name.s);
+            return err_set(e, E_FORMAT, "%s: duet.activation \"%.*s\" is unknown", gguf_path(g),
+                           (int)(name.n < 40 ? name.n : 40), name.s);
     }
     if ((r = gguf_get_bool(g, "duet.scale_attn_weights", &c->scale_attn, e)) < 0) return r;
     if ((r = gguf_get_bool(g, "duet.scale_attn_by_inverse_layer_idx", &c->scale_attn_by_layer, e)) < 0) return r;
@@ -349,7 +351,8 @@ int gpt2_read_config(const gguf *g, gpt2_config *c, err *e)
     int         r;
     if ((r = check_arch(g, e)) || (r = need_int(g, "gpt2.context_length", &got.n_ctx, e)) ||
         (r = need_int(g, "gpt2.embedding_length", &got.n_embd, e)) || (r = need_int(g, "gpt2.block_count", &got.n_layer, e)) ||
-        (r = need_int(g, "gpt2.attention.head_count", &got.n_head, e)) || (r = need_int(g, "gpt2.feed_forward_length", &got.n_inner, e)))
+        (r = need_int(g, "gpt2.attention.head_count", &got.n_head, e)) ||
+        (r = need_int(g, "gpt2.feed_forward_length", &got.n_inner, e)))
         return r;
     if ((r = gguf_get_f64(g, "gpt2.attention.layer_norm_epsilon", &eps, e)) < 0) return r;
     if (r == 0) return err_set(e, E_FORMAT, "%s: key gpt2.attention.layer_norm_epsilon is missing", gguf_path(g));
@@ -358,13 +361,13 @@ int gpt2_read_config(const gguf *g, gpt2_config *c, err *e)
     const gguf_tensor *wte = gguf_find(g, "token_embd.weight");
     if (!wte) return err_set(e, E_FORMAT, "%s: tensor token_embd.weight is missing", gguf_path(g));
     if (wte->n_dims != 2 || wte->ne[1] > MAX_VOCAB)
-        return err_set(e, E_FORMAT, "%s: token_embd.weight has %d dimensions and %llu rows; 2 and at most %d wanted", gguf_path(g), wte->n_dims,
-                       (unsigned long long)wte->ne[1], MAX_VOCAB);
+        return err_set(e, E_FORMAT, "%s: token_embd.weight has %d dimensions and %llu rows; 2 and at most %d wanted", gguf_path(g),
+                       wte->n_dims, (unsigned long long)wte->ne[1], MAX_VOCAB);
     got.n_vocab = (int)wte->ne[1];
     if ((r = gguf_get_u64(g, "gpt2.vocab_size", &vocab, e)) < 0) return r;
     if (r == 1 && vocab != (uint64_t)got.n_vocab)
-        return err_set(e, E_FORMAT, "%s: gpt2.vocab_size is %llu, token_embd.weight has %d rows", gguf_path(g), (unsigned long long)vocab,
-                       got.n_vocab);
+        return err_set(e, E_FORMAT, "%s: gpt2.vocab_size is %llu, token_embd.weight has %d rows", gguf_path(g),
+                       (unsigned long long)vocab, got.n_vocab);
     got.tied = gguf_find(g, "output.weight") == NULL;
     if ((r = gpt2_config_check(&got, e))) {
         err_prefix(e, "%s", gguf_path(g));
@@ -474,7 +477,8 @@ int gpt2_tensor_decode(const gguf *g, const gpt2_tensor *t, float *out, err *e)
         gpt2_row_decode(f->type, f->data + (size_t)i * row_bytes, out + (size_t)i * cols, cols);
         if (!all_finite(out + (size_t)i * cols, cols) && i < bad) bad = i;
     }
-    if (bad < t->rows) return err_set(e, E_FORMAT, "%s: tensor %s row %d holds a number that is not finite", gguf_path(g), t->gguf, bad);
+    if (bad < t->rows)
+        return err_set(e, E_FORMAT, "%s: tensor %s row %d holds a number that is not finite", gguf_path(g), t->gguf, bad);
     return OK;
 }
 
@@ -583,7 +587,8 @@ static int write_rows(gguf_writer *w, const gpt2_tensor *t, int type, const floa
         gpt2_row_encode(type, x, row, cols);
         gpt2_row_decode(type, row, back, cols);
         if (!all_finite(x, cols) || !all_finite(back, cols))
-            r = err_set(e, E_ARG, "tensor %s row %d holds a number that is not finite or does not fit %s", t->gguf, i, gguf_type_name(type));
+            r = err_set(e, E_ARG, "tensor %s row %d holds a number that is not finite or does not fit %s", t->gguf, i,
+                        gguf_type_name(type));
         else
             r = gguf_data(w, row, bytes, e);
     }

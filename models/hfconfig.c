@@ -161,7 +161,8 @@ int hfconfig_write(const char *path, const gpt2_config *c, const gpt2_meta *m, c
     snprintf(eps, sizeof eps, "%.7g", (double)c->eps);
     double  shortest = strtof(eps, NULL) == c->eps ? strtod(eps, NULL) : (double)c->eps;
     json_t *about    = json_object();
-    json_t *root = json_pack("{s:[s], s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:s, s:b, s:b, s:b, s:s, s:o, s:o}", "architectures", "GPT2LMHeadModel",
+    json_t *root = json_pack("{s:[s], s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:s, s:b, s:b, s:b, s:s, s:o, s:o}", "architectures",
+                             "GPT2LMHeadModel",
                              "model_type", "gpt2", "vocab_size", c->n_vocab, "n_positions", c->n_ctx, "n_ctx", c->n_ctx, "n_embd", c->n_embd,
                              "n_head", c->n_head, "n_layer", c->n_layer, "n_inner", c->n_inner, "layer_norm_epsilon", shortest,
                              "activation_function", ops_act_name(c->act), "scale_attn_weights", c->scale_attn, "scale_attn_by_inverse_layer_idx",

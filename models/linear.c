@@ -1,4 +1,5 @@
-/* linear: see linear.h.  Packing, the split over threads, the choice of kernels, and the plain C kernel that says what the others compute. */
+/* linear: see linear.h.  Packing, the split over threads, the choice of kernels, and the plain C kernel that says what the
+ * others compute. */
 #include "models/linear.h"
 
 #include "models/gpt2.h"
@@ -7,10 +8,14 @@
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* Fewer multiply-adds than this are not worth waking the other threads for. */
 enum { PARALLEL_MIN = 1 << 17 };
-/* Rows of x are taken in blocks of about this many bytes, so that a block stays in the second-level cache while panels stream by. */
+/* Fewer values of x than this are packed by one thread: cheaper than a barrier. */
+enum { PACK_MIN = 1 << 15 };
+/* Rows of x are taken in blocks of about this many bytes, so that a block stays in the second-level cache while panels
+ * stream by. */
 enum { BLOCK_BYTES = 512 << 10 };
 
 const char *linear_numerics(void) { return "chain1 f32-fma"; }
@@ -84,7 +89,8 @@ static size_t value_bytes(const linear *w) { return w->type == GT_F32 ? 4 : 2; }
 static int pack_panel(const linear *w, size_t p, int type, const unsigned char *src, size_t row_bytes)
 {
     enum { STEP = 32 }; /* values at a time; a block of the quantised types */
-    size_t cols = (size_t)w->cols, r0 = p * LINEAR_LANES, r1 = r0 + LINEAR_LANES < (size_t)w->rows ? r0 + LINEAR_LANES : (size_t)w->rows;
+    size_t cols = (size_t)w->cols, rows = (size_t)w->rows, r0 = p * LINEAR_LANES;
+    size_t r1 = r0 + LINEAR_LANES < rows ? r0 + LINEAR_LANES : rows;
     size_t at = p * cols * LINEAR_LANES;
     int    bad = -1;
     for (size_t k = 0; k < cols; k += STEP) {
@@ -105,15 +111,27 @@ static int pack_panel(const linear *w, size_t p, int type, const unsigned char *
     return bad;
 }
 
+/* Panels are read from end to end for every token: large ones ask for large pages. */
+static void *panel_memory(size_t size)
+{
+    enum { LARGE_PAGE = 2 << 20 };
+    void *p = NULL;
+    if (posix_memalign(&p, size >= 2 * LARGE_PAGE ? LARGE_PAGE : 64, size)) return NULL;
+#ifdef MADV_HUGEPAGE
+    if (size >= 2 * LARGE_PAGE) madvise(p, size, MADV_HUGEPAGE);
+#endif
+    return p;
+}
+
 int linear_pack(linear *w, int rows, int cols, int type, const void *src, const float *bias, err *e)
 {
     *w = (linear){ .rows = rows, .cols = cols, .type = type == GT_F16 || type == GT_BF16 ? type : GT_F32 };
     size_t size, padded = n_panels(w) * LINEAR_LANES, row_bytes = gguf_row_bytes(type, (uint64_t)cols);
     int    bad = rows;
     if (rows < 1 || cols < 1 || !row_bytes) return err_set(e, E_ARG, "no matrix: %d rows of %d values of type %d", rows, cols, type);
-    if (mul_size(padded, (size_t)cols, &size) || mul_size(size, value_bytes(w), &size) || size > SIZE_MAX - 64)
+    if (mul_size(padded, (size_t)cols, &size) || mul_size(size, value_bytes(w), &size))
         return err_set(e, E_LIMIT, "a matrix of %d rows of %d values is too large", rows, cols);
-    w->panel = aligned_alloc(64, (size + 63) / 64 * 64);
+    w->panel = panel_memory(size);
     w->bias  = bias ? aligned_alloc(64, padded * sizeof *bias) : NULL;
     if (!w->panel || (bias && !w->bias)) {
         linear_free(w);
@@ -175,8 +193,8 @@ static void pack_tile(const product *q, int t)
     }
 }
 
-/* Tiles t0..t1 times panels p0..p1: few panels at a time against all of the tiles, so that those are still in the cache for the next tile; one tile
- * alone takes as many as a kernel likes. */
+/* Tiles t0..t1 times panels p0..p1: few panels at a time against all of the tiles, so that those are still in the cache for
+ * the next tile; one tile alone takes as many as a kernel likes. */
 static void multiply(const product *q, int t0, int t1, size_t p0, size_t p1)
 {
     const linear  *w      = q->w;
@@ -187,8 +205,9 @@ static void multiply(const product *q, int t0, int t1, size_t p0, size_t p1)
         if (o1 > (size_t)w->rows) o1 = (size_t)w->rows;
         for (int t = t0; t < t1; t++) {
             int r0 = first_row(q, t);
-            kernel(&(linear_job){ .x = q->packed + (size_t)r0 * cols, .m = first_row(q, t + 1) - r0, .k = w->cols, .n_out = (int)(o1 - o0),
-                                  .w = (const char *)w->panel + p * panel * value_bytes(w), .k_step = LINEAR_LANES, .panel_step = panel,
+            kernel(&(linear_job){ .x = q->packed + (size_t)r0 * cols, .m = first_row(q, t + 1) - r0, .k = w->cols,
+                                  .n_out = (int)(o1 - o0), .w = (const char *)w->panel + p * panel * value_bytes(w),
+                                  .k_step = LINEAR_LANES, .panel_step = panel,
                                   .init = w->bias ? w->bias + o0 : NULL, .init_step = 0,
                                   .y = q->y + (size_t)r0 * (size_t)w->rows + o0, .y_step = (size_t)w->rows });
         }
@@ -202,10 +221,12 @@ static void product_run(product *q, int threads)
     int    down = 1; /* rows of the grid: more than one only when there are too few panels for all threads */
     while (panels < 2 * (size_t)(threads / down) && down * 2 <= threads && down * 2 <= q->tiles) down *= 2;
     int across = threads / down;
+    int packing = q->n > 1, share = packing && (size_t)q->n * (size_t)q->w->cols > PACK_MIN; /* one row is its own tile */
+    for (int t = 0; packing && !share && t < q->tiles; t++) pack_tile(q, t);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         int have = omp_get_num_threads(), me = omp_get_thread_num();
-        if (q->n > 1) { /* one row is its own tile */
+        if (share) {
             for (int t = me; t < q->tiles; t += have) pack_tile(q, t);
 #pragma omp barrier
         }

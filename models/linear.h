@@ -1,8 +1,9 @@
-/* linear: a packed weight matrix and its product with rows, y = W x + b.
- * Row-invariant: every output is one chain of fused multiply-adds, acc = b[o]; for k rising: acc = fma(x[k], W[o][k], acc).  Nothing else about the
- * call (rows, tiles, threads, processor) enters, so a row's result is the same bits alone, among others, on AVX-512, AVX2+FMA and plain C.
- * Speed comes from many chains at once: 16 outputs to a panel, several panels and rows to a register tile; threads share out panels and rows, never k.
- * Private to gpt2.c, cache.c and tests. */
+/* linear: a packed weight matrix and its product with rows, y = W x + b. Row-invariant: every output is one chain of fused
+ * multiply-adds, acc = b[o]; for k rising: acc = fma(x[k], W[o][k], acc).  Nothing else about the call (rows, tiles,
+ * threads, processor) enters, so a row's result is the same bits alone, among others, on AVX-512, AVX2+FMA and plain C.
+ * Speed comes from many chains at once: 16 outputs to a panel, several panels and rows to a register tile; threads share out
+ * panels and rows, never k. Private to gpt2.c, cache.c and tests,
+ * but for linear_numerics. */
 #ifndef DUET_LINEAR_H
 #define DUET_LINEAR_H
 
@@ -24,11 +25,13 @@ void linear_free(linear *w);
 /* Row r of W as floats, out (cols,). */
 void linear_row(const linear *w, int r, float *out);
 
-/* y (n, rows) = x (n, cols) W' + b.  scratch (n, cols), not x; y overlaps neither.  Runs on omp_get_max_threads() threads when it is worth it. */
+/* y (n, rows) = x (n, cols) W' + b.  scratch (n, cols), not x; y overlaps neither.  Runs on omp_get_max_threads() threads
+ * when it is worth it. */
 void linear_apply(float *y, const float *x, int n, const linear *w, float *scratch);
 
 /* The same chains over anything laid out in 16 lanes, on the calling thread: for m rows and n_out outputs,
- *   y[r*y_step + 16p + lane] = init[r*init_step + 16p + lane] (0 when init is NULL) + sum over i < k of x[i*m + r] * w[p*panel_step + i*k_step + lane]
+ *   y[r*y_step + 16p + lane] = init[r*init_step + 16p + lane] (0 when init is NULL)
+ *                              + sum over i < k of x[i*m + r] * w[p*panel_step + i*k_step + lane]
  * init is read in whole panels and may be y; just n_out outputs of each row are written.  m <= CHAIN_ROWS. */
 typedef struct {
     const float *x; /* (k, m) */

@@ -1,5 +1,6 @@
-/* linear_x86: the chains of linear.h on AVX-512 and AVX2 + FMA.  One register tile is M rows by NP panels of 16 outputs; M and NP are constants
- * of each instance, so that all accumulators live in registers.  An instance for every M and few NP; the rest of the panels goes by halves. */
+/* linear_x86: the chains of linear.h on AVX-512 and AVX2 + FMA.  One register tile is M rows by NP panels of 16 outputs; M
+ * and NP are constants of each instance, so that all accumulators live in registers.  An instance for every M and few NP;
+ * the rest of the panels goes by halves. */
 #include "models/linear.h"
 
 #if defined(__x86_64__)
@@ -8,6 +9,15 @@
 
 #define INLINE static inline __attribute__((always_inline))
 enum { F32, F16, BF16 };
+
+/* Values ahead of the one in use that are fetched: the processor's own prefetching stops at each page, and a panel is only
+ * some pages long. */
+enum { AHEAD = 1024 };
+INLINE void fetch(const void *w, size_t at, const int type)
+{
+    /* may lie behind the end, which is harmless */
+    _mm_prefetch((const char *)((uintptr_t)w + (at + AHEAD) * (type == F32 ? 4 : 2)), _MM_HINT_T0);
+}
 
 /* ---- AVX-512: 32 registers ------------------------------------------------------------------------------------- */
 
@@ -35,7 +45,10 @@ INLINE T512 void tile512(const linear_job *j, int p, const int M, const int NP, 
     for (int i = 0; i < j->k; i++, x += M, at += j->k_step) {
         __m512 w[8];
 #pragma GCC unroll 8
-        for (int q = 0; q < NP; q++) w[q] = load512(j->w, at + (size_t)q * j->panel_step, type);
+        for (int q = 0; q < NP; q++) {
+            w[q] = load512(j->w, at + (size_t)q * j->panel_step, type);
+            fetch(j->w, at + (size_t)q * j->panel_step, type);
+        }
 #pragma GCC unroll 14
         for (int r = 0; r < M; r++) {
             __m512 b = _mm512_set1_ps(x[r]);
@@ -47,8 +60,9 @@ INLINE T512 void tile512(const linear_job *j, int p, const int M, const int NP, 
     for (int r = 0; r < M; r++)
 #pragma GCC unroll 8
         for (int q = 0; q < NP; q++) {
-            int left = j->n_out - (p + q) * LINEAR_LANES;
-            _mm512_mask_storeu_ps(j->y + (size_t)r * j->y_step + o + 16 * (size_t)q, left >= 16 ? 0xffff : (__mmask16)((1 << left) - 1), acc[r][q]);
+            int       left = j->n_out - (p + q) * LINEAR_LANES;
+            __mmask16 some = left >= 16 ? 0xffff : (__mmask16)((1 << left) - 1);
+            _mm512_mask_storeu_ps(j->y + (size_t)r * j->y_step + o + 16 * (size_t)q, some, acc[r][q]);
         }
 }
 
@@ -116,7 +130,10 @@ INLINE T256 void tile256(const linear_job *j, int p, const int M, const int NP, 
     for (int i = 0; i < j->k; i++, x += M, at += j->k_step) {
         __m256 w[8];
 #pragma GCC unroll 8
-        for (int q = 0; q < 2 * NP; q++) w[q] = load256(j->w, at + (size_t)(q / 2) * j->panel_step + 8 * (size_t)(q % 2), type);
+        for (int q = 0; q < 2 * NP; q++) {
+            w[q] = load256(j->w, at + (size_t)(q / 2) * j->panel_step + 8 * (size_t)(q % 2), type);
+            if (q % 2 == 0) fetch(j->w, at + (size_t)(q / 2) * j->panel_step, type);
+        }
 #pragma GCC unroll 6
         for (int r = 0; r < M; r++) {
             __m256 b = _mm256_broadcast_ss(x + r);

@@ -84,8 +84,8 @@ void ops_bias_db(float *db, const float *dy, int n, int out, float *part)
 /* ---- layernorm ------------------------------------------------------------------------------------------------- */
 
 /* With xh = (x - mean) rstd and g = dy w:  dx += rstd (g - mean(g) - xh mean(g xh));  s (2, C) gets sums of dy xh and dy. */
-CLONES static void layernorm_dx_rows(float *restrict dx, float *restrict s, const float *restrict dy, const float *restrict x, const float *restrict w,
-                                     const float *restrict mean, const float *restrict rstd, int n, int C)
+CLONES static void layernorm_dx_rows(float *restrict dx, float *restrict s, const float *restrict dy, const float *restrict x,
+                                     const float *restrict w, const float *restrict mean, const float *restrict rstd, int n, int C)
 {
     float *restrict sw = s, *restrict sb = s + C;
     memset(s, 0, 2 * (size_t)C * sizeof *s);
@@ -307,8 +307,8 @@ CLONES static void tile_scale(float *o, int C, int rows, int hd, const float *st
 
 /* x scores, y = dout v^T (rows, ld).  With p the probabilities and D = dout.out:  x becomes p dropped out (what multiplied v),
  * y becomes p (y dropped out - D), the gradient at the scores. */
-CLONES static void tile_dx(float *x, float *y, int ld, int rows, int i0, const float *stat, size_t step, const float *dout, const float *out, int C, int hd,
-                           ops_drop d, uint64_t row, uint64_t row_step)
+CLONES static void tile_dx(float *x, float *y, int ld, int rows, int i0, const float *stat, size_t step, const float *dout, const float *out,
+                           int C, int hd, ops_drop d, uint64_t row, uint64_t row_step)
 {
     const int32_t below = drop_below(d.p);
     const float   up    = 1.0f / (1.0f - d.p);
@@ -347,6 +347,9 @@ static void gemm(int ta, int tb, int m, int n, int k, float alpha, const float *
     cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
+/* Row of the dropout mask for one query and head. */
+static uint64_t mask_row(const ops_attn *a, int t, int h) { return (a->row0 + (uint64_t)t) * (uint64_t)a->n_head + (uint64_t)h; }
+
 /* One head of one sequence of T rows starting at row t0.  Tiles of queries; keys behind the tile are never touched. */
 static void head_forward(float *out, float *stat, const float *qkv, const ops_attn *a, int t0, int T, int h, float *x)
 {
@@ -356,14 +359,14 @@ static void head_forward(float *out, float *stat, const float *qkv, const ops_at
         int    rows = least(TILE, T - i), cols = i + rows, ld = tile_ld(cols);
         float *o = out + at(t0 + i, C) + h * hd, *st = stat + 2 * (at(t0 + i, a->n_head) + (size_t)h);
         gemm(0, 1, rows, cols, hd, a->scale, q + at(i, 3 * C), 3 * C, k, 3 * C, 0.0f, x, ld);
-        tile_exp(x, ld, rows, i, st, 2 * (size_t)a->n_head, a->drop, (a->row0 + (uint64_t)(t0 + i)) * (uint64_t)a->n_head + (uint64_t)h, (uint64_t)a->n_head);
+        tile_exp(x, ld, rows, i, st, 2 * (size_t)a->n_head, a->drop, mask_row(a, t0 + i, h), (uint64_t)a->n_head);
         gemm(0, 0, rows, hd, cols, 1.0f, x, ld, v, 3 * C, 0.0f, o, C);
         tile_scale(o, C, rows, hd, st, 2 * (size_t)a->n_head, 1.0f / (1.0f - a->drop.p));
     }
 }
 
-static void head_backward(float *dqkv, const float *dout, const float *out, const float *stat, const float *qkv, const ops_attn *a, int t0, int T, int h,
-                          float *x)
+static void head_backward(float *dqkv, const float *dout, const float *out, const float *stat, const float *qkv, const ops_attn *a, int t0,
+                          int T, int h, float *x)
 {
     const int    C = a->C, hd = C / a->n_head, S = 3 * C;
     const float *q = qkv + at(t0, S) + h * hd, *k = q + C, *v = k + C;
@@ -376,7 +379,7 @@ static void head_backward(float *dqkv, const float *dout, const float *out, cons
         gemm(0, 1, rows, cols, hd, a->scale, q + at(i, S), S, k, S, 0.0f, x, ld);
         gemm(0, 1, rows, cols, hd, 1.0f, g, C, v, S, 0.0f, y, ld);
         tile_dx(x, y, ld, rows, i, st, 2 * (size_t)a->n_head, g, o, C, hd, a->drop,
-                (a->row0 + (uint64_t)(t0 + i)) * (uint64_t)a->n_head + (uint64_t)h, (uint64_t)a->n_head);
+                mask_row(a, t0 + i, h), (uint64_t)a->n_head);
         gemm(1, 0, cols, hd, rows, 1.0f, x, ld, g, C, beta, dv, S);
         gemm(0, 0, rows, hd, cols, a->scale, y, ld, k, S, 0.0f, dq + at(i, S), S);
         gemm(1, 0, cols, hd, rows, a->scale, y, ld, q + at(i, S), S, beta, dk, S);
@@ -386,10 +389,10 @@ static void head_backward(float *dqkv, const float *dout, const float *out, cons
 /* Every (sequence, head) is a task of its own; inside the parallel region OpenBLAS runs on the calling thread. */
 static void each_head(const ops_attn *a, float *dqkv, const float *dout, float *out, float *stat, const float *qkv)
 {
-    int max_len = 0;
-    for (int s = 0; s < a->n_seq; s++) max_len = a->len[s] > max_len ? a->len[s] : max_len;
+    int max_len = 0, n = 0;
+    for (int s = 0; s < a->n_seq; n += a->len[s++]) max_len = a->len[s] > max_len ? a->len[s] : max_len;
     size_t part = ops_attention_scratch(max_len);
-#pragma omp parallel num_threads(a->threads) if (a->threads > 1)
+#pragma omp parallel num_threads(a->threads) if (at(n, a->C) >= PARALLEL_MIN)
     {
         float *x = a->scratch + part * (size_t)omp_get_thread_num();
         int    t0 = 0;
@@ -514,7 +517,7 @@ double ops_sumsq(const float *x, size_t n, double *part)
 {
     const size_t step = 16384, pieces = OPS_SQ_PART(n);
     double       s    = 0.0;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (pieces > 1)
     for (size_t i = 0; i < pieces; i++) part[i] = sumsq_range(x + i * step, n - i * step < step ? n - i * step : step);
     for (size_t i = 0; i < pieces; i++) s += part[i];
     return s;

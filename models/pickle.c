@@ -125,7 +125,8 @@ static int find_entry(const archive *a, const char *name, uint64_t *entry, size_
     if (st.encryption_method != ZIP_EM_NONE) return err_set(e, E_FORMAT, "%s: entry '%s' is encrypted", a->path, full);
     if (st.comp_method != ZIP_CM_STORE || st.comp_size != st.size)
         return err_set(e, E_FORMAT, "%s: entry '%s' is compressed; PyTorch stores entries as they are", a->path, full);
-    if (st.size > a->n_file) return err_set(e, E_FORMAT, "%s: entry '%s' claims %llu bytes, the file has %zu", a->path, full, (unsigned long long)st.size, a->n_file);
+    if (st.size > a->n_file)
+        return err_set(e, E_FORMAT, "%s: entry '%s' claims %llu bytes, the file has %zu", a->path, full, (unsigned long long)st.size, a->n_file);
     *entry = (uint64_t)i;
     *n     = (size_t)st.size;
     return 1;
@@ -201,7 +202,7 @@ int pickle_read_zip(foreign *f, err *e)
     zip_source_t *src = zip_source_buffer_create(file->map.p, file->map.n, 0, &ze);
     zip_t        *z   = src ? zip_open_from_source(src, ZIP_RDONLY | ZIP_CHECKCONS, &ze) : NULL;
     if (!z) {
-        int r = err_set(e, E_FORMAT, "%s: %s", file->path, zip_error_strerror(&ze));
+        int r = err_set(e, E_FORMAT, "%s: as a zip archive: %s", file->path, zip_error_strerror(&ze));
         if (src) zip_source_free(src);
         zip_error_fini(&ze);
         return r;

@@ -1,5 +1,5 @@
-/* sample: see sample.h.  Scratch is sized once for a vocabulary; a draw allocates nothing.  The whole vocabulary is never sorted: top-k is a bounded
- * heap, and the walk down the distribution pops a heap only as far as it goes. */
+/* sample: see sample.h.  Scratch is sized once for a vocabulary; a draw allocates nothing.  The whole vocabulary is never
+ * sorted: top-k is a bounded heap, and the walk down the distribution pops a heap only as far as it goes. */
 #include "models/sample.h"
 
 #include <assert.h>
@@ -46,13 +46,16 @@ void sample_space_free(sample_space *s)
     free(s);
 }
 
-/* exp(x) for x <= 0: x = k ln 2 + r, |r| <= ln 2 / 2, Taylor to r^13/13! (the rest is below 5e-18).  Only +, -, * and exact scaling. */
+/* exp(x) for x <= 0: x = k ln 2 + r, |r| <= ln 2 / 2, Taylor to r^13/13! (the rest is below 5e-18).  Only +, -, * and
+ * exact scaling. */
 static double exp_down(double x)
 {
     static const double hi = 0x1.62e42fefa3800p-1, lo = 0x1.ef35793c76730p-45; /* ln 2, the first part with zeros at the end */
+    static const double c[] = { 1, 1, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320, 1.0 / 362880,
+                                1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800 };
     if (!(x > -745)) return 0;
-    double k = (double)(int)(x * 1.4426950408889634 - 0.5), r = (x - k * hi) - k * lo, p = 1;
-    for (int i = 13; i >= 1; i--) p = 1 + p * r / i;
+    double k = (double)(int)(x * 1.4426950408889634 - 0.5), r = (x - k * hi) - k * lo, p = c[13];
+    for (int i = 12; i >= 0; i--) p = p * r + c[i];
     return ldexp(p, (int)k);
 }
 
@@ -63,68 +66,81 @@ static void next_epoch(sample_space *s)
     s->epoch = 1;
 }
 
-static void ban(sample_space *s, int id)
+/* z[id] = -inf; returns how many ids that could be drawn went: 1 or 0. */
+static int ban(sample_space *s, int id)
 {
-    if (id >= 0 && id < s->n_vocab) s->z[id] = -INFINITY;
+    if (id < 0 || id >= s->n_vocab || s->z[id] == -INFINITY) return 0;
+    s->z[id] = -INFINITY;
+    return 1;
 }
 
 /* Bans in the order in which they are lifted when nothing would be left. */
 enum { BAN_ALL = 0, BAN_NO_NGRAM, BAN_LIST_ONLY, BAN_NONE };
 
-/* z from logits: penalty, then bans.  Returns how many ids can be drawn. */
-static int prepare(sample_space *s, const float *logits, const sample_opts *o, const int *seen, int n_seen, const int *reply, int n_reply,
-                   int lift)
+/* z from logits: penalty, then bans.  NaN becomes -inf; +inf the largest number, so that differences stay numbers.
+ * Returns how many ids can be drawn. */
+static int prepare(sample_space *s, const float *logits, const sample_opts *o, const int *seen, int n_seen, const int *reply,
+                   int n_reply, int lift)
 {
-    int V = s->n_vocab, alive = 0;
-    for (int i = 0; i < V; i++) s->z[i] = (double)logits[i];
+    int     V = s->n_vocab, dead = 0;
+    double *z = s->z;
+    for (int i = 0; i < V; i++) {
+        double x = (double)logits[i];
+        x        = x <= DBL_MAX ? x : x > DBL_MAX ? DBL_MAX : -INFINITY;
+        dead += x < -DBL_MAX;
+        z[i] = x;
+    }
     if (o->rep_penalty > 0 && o->rep_penalty != 1) {
         double p = (double)o->rep_penalty;
         next_epoch(s);
         for (int i = 0; i < n_seen; i++) {
             int id = seen[i];
-            if (id < 0 || id >= V || s->mark[id] == s->epoch) continue;
+            if (id < 0 || id >= V || s->mark[id] == s->epoch || z[id] == -INFINITY) continue;
             s->mark[id] = s->epoch;
-            s->z[id] = s->z[id] < 0 && o->rep_rule == PENALTY_SIGNED ? s->z[id] * p : s->z[id] / p;
+            double x    = z[id] < 0 && o->rep_rule == PENALTY_SIGNED ? z[id] * p : z[id] / p;
+            z[id]       = x > DBL_MAX ? DBL_MAX : x < -DBL_MAX ? -DBL_MAX : x;
         }
     }
     if (lift < BAN_NONE)
-        for (int i = 0; i < o->n_ban; i++) ban(s, o->ban[i]);
-    if (lift < BAN_LIST_ONLY && n_reply < o->min_new) ban(s, o->sep);
+        for (int i = 0; i < o->n_ban; i++) dead += ban(s, o->ban[i]);
+    if (lift < BAN_LIST_ONLY && n_reply < o->min_new) dead += ban(s, o->sep);
     if (lift < BAN_NO_NGRAM && o->no_repeat > 0) {
         int head = o->no_repeat - 1; /* tokens before the one that would close the n-gram */
         for (int i = 0; i + head < n_reply; i++)
-            if (head == 0 || memcmp(reply + i, reply + n_reply - head, (size_t)head * sizeof *reply) == 0) ban(s, reply[i + head]);
+            if (head == 0 || memcmp(reply + i, reply + n_reply - head, (size_t)head * sizeof *reply) == 0)
+                dead += ban(s, reply[i + head]);
     }
-    for (int i = 0; i < V; i++) {
-        if (isnan(s->z[i])) s->z[i] = -INFINITY;
-        if (s->z[i] > DBL_MAX) s->z[i] = DBL_MAX; /* +inf: differences must stay numbers */
-        alive += s->z[i] >= -DBL_MAX;
-    }
-    return alive;
+    return V - dead;
 }
 
-/* The k-th largest of z, 0 < k <= V: a heap of the k best values so far, the smallest on top. */
-static double kth_largest(sample_space *s, int k)
+/* order[0..n) = the ids whose z is at least the k-th largest, 0 < k <= ids that can be drawn.  A heap of the k best values
+ * so far, the smallest on top; whatever reaches the top of its time is noted, and what the end of the pass leaves behind
+ * is dropped. */
+static void best_k(sample_space *s, int k)
 {
     double *h = s->w;
+    int     n = 0, filled = 0, at;
     for (int i = 0; i < s->n_vocab; i++) {
         double x = s->z[i];
-        int    at;
-        if (i < k) { /* grow: sift up */
-            for (at = i; at > 0 && h[(at - 1) / 2] > x; at = (at - 1) / 2) h[at] = h[(at - 1) / 2];
-        } else if (x > h[0]) { /* replace the top: sift down */
+        if (filled == k && !(x >= h[0])) continue;
+        if (x == -INFINITY) continue;
+        s->order[n++] = i;
+        if (filled < k) { /* grow: sift up */
+            for (at = filled++; at > 0 && h[(at - 1) / 2] > x; at = (at - 1) / 2) h[at] = h[(at - 1) / 2];
+        } else { /* replace the top: sift down */
             at = 0;
             for (int c; (c = 2 * at + 1) < k; at = c) {
                 if (c + 1 < k && h[c + 1] < h[c]) c++;
                 if (h[c] >= x) break;
                 h[at] = h[c];
             }
-        } else {
-            continue;
         }
         h[at] = x;
     }
-    return h[0];
+    double least = h[0];
+    s->n         = 0;
+    for (int j = 0; j < n; j++)
+        if (s->z[s->order[j]] >= least) s->order[s->n++] = s->order[j];
 }
 
 /* Does id a come before id b in the walk? */
@@ -154,13 +170,14 @@ static int pop(sample_space *s)
 /* Candidates after top-k, with their weights, as a heap.  Returns the sum of the weights. */
 static double gather(sample_space *s, const sample_opts *o, int alive)
 {
-    double least = o->top_k > 0 && o->top_k < alive ? kth_largest(s, o->top_k) : -DBL_MAX, max = -DBL_MAX, sum = 0;
-    s->n = 0;
-    for (int i = 0; i < s->n_vocab; i++) {
-        if (!(s->z[i] >= least)) continue;
-        s->order[s->n++] = i;
-        if (s->z[i] > max) max = s->z[i];
-    }
+    double max = -DBL_MAX, sum = 0;
+    s->n       = 0;
+    if (o->top_k > 0 && o->top_k < alive) best_k(s, o->top_k);
+    else
+        for (int i = 0; i < s->n_vocab; i++)
+            if (s->z[i] > -INFINITY) s->order[s->n++] = i;
+    for (int j = 0; j < s->n; j++)
+        if (s->z[s->order[j]] > max) max = s->z[s->order[j]];
     for (int j = 0; j < s->n; j++) {
         int id   = s->order[j];
         s->w[id] = exp_down((s->z[id] - max) / (double)o->temperature);
@@ -193,12 +210,14 @@ static int greedy(const sample_space *s)
 
 static int has_top_p(const sample_opts *o) { return o->top_p > 0 && o->top_p < 1; }
 
-/* All filters.  Returns -1 with the kept candidates in s (popped ones when top-p is on, else the heap) and their mass in *sum, or the one id that is certain. */
-static int filter(sample_space *s, const float *logits, const sample_opts *o, const int *seen, int n_seen, const int *reply, int n_reply,
-                  double *sum)
+/* All filters.  Returns -1 with the kept candidates in s (popped ones when top-p is on, else the heap) and their mass in
+ * *sum, or the one id that is certain. */
+static int filter(sample_space *s, const float *logits, const sample_opts *o, const int *seen, int n_seen, const int *reply,
+                  int n_reply, double *sum)
 {
     int alive = 0;
-    for (int lift = BAN_ALL; lift <= BAN_NONE && alive == 0; lift++) alive = prepare(s, logits, o, seen, n_seen, reply, n_reply, lift);
+    for (int lift = BAN_ALL; lift <= BAN_NONE && alive == 0; lift++)
+        alive = prepare(s, logits, o, seen, n_seen, reply, n_reply, lift);
     if (alive == 0) return 0;
     if (!(o->temperature > 0)) return greedy(s);
     *sum = gather(s, o, alive);
@@ -206,14 +225,15 @@ static int filter(sample_space *s, const float *logits, const sample_opts *o, co
     return -1;
 }
 
-int sample_draw(const float *logits, int n_vocab, const sample_opts *o, const int *seen, int n_seen, const int *reply, int n_reply,
-                double u, sample_space *s)
+int sample_draw(const float *logits, int n_vocab, const sample_opts *o, const int *seen, int n_seen, const int *reply,
+                int n_reply, double u, sample_space *s)
 {
     assert(n_vocab == s->n_vocab);
     double sum, mass = 0;
     int    id = filter(s, logits, o, seen, n_seen, reply, n_reply, &sum), last = -1;
     if (id >= 0) return id;
-    /* Walk until the mass passes u * sum.  Rounding may leave the walk a hair short of the end: then the last id that has mass is it. */
+    /* Walk until the mass passes u * sum.  Rounding may leave the walk a hair short of the end: then the last id that has
+     * mass is it. */
     double goal = u * sum;
     int    n    = has_top_p(o) ? s->n - s->heap : s->n;
     for (int j = 0; j < n; j++) {
@@ -226,8 +246,8 @@ int sample_draw(const float *logits, int n_vocab, const sample_opts *o, const in
     return last;
 }
 
-void sample_probs(const float *logits, int n_vocab, const sample_opts *o, const int *seen, int n_seen, const int *reply, int n_reply,
-                  double *probs, sample_space *s)
+void sample_probs(const float *logits, int n_vocab, const sample_opts *o, const int *seen, int n_seen, const int *reply,
+                  int n_reply, double *probs, sample_space *s)
 {
     assert(n_vocab == s->n_vocab);
     double sum;

@@ -7,8 +7,9 @@
 #include "models/base.h"
 
 enum { PENALTY_SIGNED = 0 /* s<0 ? s*p : s/p */, PENALTY_DIVIDE = 1 /* GPT2-chitchat: s/p whatever the sign */ };
-/* Which tokens top-p keeps, in descending order of probability.  TOP_P_SMALLEST (Hugging Face): the smallest set whose mass is >= top_p.
- * TOP_P_BEFORE (GPT2-chitchat): every token before which the mass is <= top_p.  They differ only where a sum meets top_p exactly. */
+/* Which tokens top-p keeps, in descending order of probability.  TOP_P_SMALLEST (Hugging Face): the smallest set whose
+ * mass is >= top_p. TOP_P_BEFORE (GPT2-chitchat): every token before which the mass is <= top_p.  They differ only where a
+ * sum meets top_p exactly. */
 enum { TOP_P_SMALLEST = 0, TOP_P_BEFORE = 1 };
 enum { PENALTY_SCOPE_ALL = 0 /* prompt + reply */, PENALTY_SCOPE_REPLY = 1 };
 
@@ -30,17 +31,19 @@ typedef struct sample_space sample_space; /* scratch for one vocabulary size; on
 sample_space *sample_space_new(int n_vocab); /* NULL when memory is out */
 void          sample_space_free(sample_space *s);
 
-/* One row -> one id.  All probabilities are doubles and no function of libm that may round differently elsewhere is used: the same logits give the
- * same id on every machine.  The draw walks the kept tokens in the total order (logit after penalty desc, id asc).
- * logits (V,) are not changed.  seen (n_seen,) = ids the repetition penalty covers (each counts once).  reply (n_reply,) = ids drawn so
- * far.  u in [0,1) is the draw.  When every id is banned, bans are lifted in the order n-gram, minimum length, list; NaN and -inf logits are
- * never drawn unless nothing else is left (then the lowest id).  Returns the id. */
-int sample_draw(const float *logits, int n_vocab, const sample_opts *o, const int *seen, int n_seen, const int *reply, int n_reply,
-                double u, sample_space *s);
+/* One row -> one id.  All probabilities are doubles and no function of libm that may round differently elsewhere is used:
+ * the same logits give the same id on every machine.  The draw walks the kept tokens in the total order (logit after
+ * penalty desc, id asc).
+ *
+ * logits (V,) are not changed.  seen (n_seen,) = ids the repetition penalty covers (each counts once).  reply (n_reply,) =
+ * ids drawn so far.  u in [0,1) is the draw.  When every id is banned, bans are lifted in the order n-gram, minimum
+ * length, list; NaN and -inf logits are never drawn unless nothing else is left (then the lowest id).  Returns the id. */
+int sample_draw(const float *logits, int n_vocab, const sample_opts *o, const int *seen, int n_seen, const int *reply,
+                int n_reply, double u, sample_space *s);
 
 /* The filtered distribution that sample_draw draws from, for audit and tests: probs (V,) doubles, 0 for removed ids. */
-void sample_probs(const float *logits, int n_vocab, const sample_opts *o, const int *seen, int n_seen, const int *reply, int n_reply,
-                  double *probs, sample_space *s);
+void sample_probs(const float *logits, int n_vocab, const sample_opts *o, const int *seen, int n_seen, const int *reply,
+                  int n_reply, double *probs, sample_space *s);
 /* log P(id) of the unfiltered distribution: logits[id] - logsumexp(logits), in double, fixed order. */
 double sample_logprob(const float *logits, int n_vocab, int id);
 

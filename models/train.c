@@ -248,16 +248,20 @@ static int batch_check(const trainer *t, const train_batch *b, int need_target, 
 {
     if (b->n_tok < 1 || b->n_seq < 1) return err_set(e, E_ARG, "training batch: empty (%d tokens in %d sequences)", b->n_tok, b->n_seq);
     if (b->n_tok > t->max_tok || b->n_seq > t->max_seq)
-        return err_set(e, E_LIMIT, "training batch: %d tokens in %d sequences, the trainer was made for %d in %d", b->n_tok, b->n_seq, t->max_tok, t->max_seq);
+        return err_set(e, E_LIMIT, "training batch: %d tokens in %d sequences, the trainer was made for %d in %d", b->n_tok, b->n_seq,
+                       t->max_tok, t->max_seq);
     int at = 0, targets = 0;
     for (int s = 0; s < b->n_seq; s++) {
         int n = b->len[s];
-        if (n < 1 || n > b->n_tok - at) return err_set(e, E_ARG, "training batch: sequence %d has length %d, %d tokens are left", s, n, b->n_tok - at);
+        if (n < 1 || n > b->n_tok - at)
+            return err_set(e, E_ARG, "training batch: sequence %d has length %d, %d tokens are left", s, n, b->n_tok - at);
         if (n > t->c.n_ctx) return err_set(e, E_LIMIT, "training batch: sequence %d has %d tokens, n_ctx is %d", s, n, t->c.n_ctx);
-        if (b->weight[at] != 0.0f) return err_set(e, E_ARG, "training batch: sequence %d: its first token has weight %g, nothing precedes it", s, (double)b->weight[at]);
+        if (b->weight[at] != 0.0f)
+            return err_set(e, E_ARG, "training batch: sequence %d: its first token has weight %g, nothing precedes it", s, (double)b->weight[at]);
         for (int i = at; i < at + n; i++) {
             if (b->id[i] < 0 || b->id[i] >= t->c.n_vocab)
-                return err_set(e, E_ARG, "training batch: sequence %d, token %d: id %d is out of range, n_vocab is %d", s, i - at, b->id[i], t->c.n_vocab);
+                return err_set(e, E_ARG, "training batch: sequence %d, token %d: id %d is out of range, n_vocab is %d", s, i - at, b->id[i],
+                               t->c.n_vocab);
             if (!(b->weight[i] >= 0.0f) || !isfinite(b->weight[i]))
                 return err_set(e, E_ARG, "training batch: sequence %d, token %d: weight %g, 0 or more wanted", s, i - at, (double)b->weight[i]);
             targets += b->weight[i] > 0.0f;
@@ -342,8 +346,8 @@ static void forward(trainer *t, const train_batch *b, const block *k, float p)
     }
 }
 
-/* The rows that predict a target, gathered, through the final norm and the head; with `back` also dx (n, C) behind the last layer and the gradients of
- * head and final norm.  Rows without a target cost nothing here.  Returns their number; nll in s->nll. */
+/* The rows that predict a target, gathered, through the final norm and the head; with `back` also dx (n, C) behind the last layer and the
+ * gradients of head and final norm.  Rows without a target cost nothing here.  Returns their number; nll in s->nll. */
 static int head(trainer *t, const train_batch *b, const block *k, int back, double scale)
 {
     const int  C = t->c.n_embd, V = t->c.n_vocab;
@@ -468,13 +472,16 @@ int trainer_update(trainer *t, double lr, double *norm, err *e)
     if (!isfinite(lr) || lr < 0) return err_set(e, E_ARG, "learning rate is %g, 0 or more wanted", lr);
     if (!isfinite(sq)) {
         const char *name = "";
-        for (int i = 0; i < t->n_tensors && !*name; i++)
-            if (!isfinite(ops_sumsq(t->grad + t->tensor[i].offset, (size_t)t->tensor[i].rows * (size_t)t->tensor[i].cols, t->s.sq))) name = t->tensor[i].hf;
+        for (int i = 0; i < t->n_tensors && !*name; i++) {
+            const gpt2_tensor *q = &t->tensor[i];
+            if (!isfinite(ops_sumsq(t->grad + q->offset, (size_t)q->rows * (size_t)q->cols, t->s.sq))) name = q->hf;
+        }
         trainer_zero_grad(t);
         return err_set(e, E_ARG, "training step %ld: the gradient of %s is not finite; the step is not taken", t->step, name);
     }
     double   n = (double)(t->step + 1);
-    ops_adam a = { .lr = lr, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps, .c1 = 1.0 - pow(o->beta1, n), .c2 = 1.0 - pow(o->beta2, n), .coef = 1.0 };
+    ops_adam a = { .lr = lr, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps, .coef = 1.0,
+                   .c1 = 1.0 - pow(o->beta1, n), .c2 = 1.0 - pow(o->beta2, n) };
     if (o->clip > 0) a.coef = fmin(1.0, o->clip / (*norm + 1e-6));
     for (int i = 0; i < t->n_tensors; i++) {
         const gpt2_tensor *q = &t->tensor[i];
@@ -501,8 +508,8 @@ int trainer_save(const trainer *t, const char *path, const tokenizer *tok, const
     gpt2_write_keys(w, &t->c, tok, m, NULL);
     if (!slim) {
         const train_opts *o = &t->o;
-        snprintf(opts, sizeof opts, "beta1=%.9g beta2=%.9g eps=%.9g weight_decay=%.9g decay_all=%d clip=%.9g dropout=%.9g seed=%llu", o->beta1, o->beta2, o->eps,
-                 o->weight_decay, o->decay_all, o->clip, (double)o->dropout, (unsigned long long)o->seed);
+        snprintf(opts, sizeof opts, "beta1=%.9g beta2=%.9g eps=%.9g weight_decay=%.9g decay_all=%d clip=%.9g dropout=%.9g seed=%llu",
+                 o->beta1, o->beta2, o->eps, o->weight_decay, o->decay_all, o->clip, (double)o->dropout, (unsigned long long)o->seed);
         gguf_put_u64(w, "duet.train.step", (uint64_t)t->step);
         gguf_put_str(w, "duet.train.adamw", str_of(opts));
         gguf_put_str(w, "duet.train.state", state);
@@ -559,8 +566,8 @@ static int same_config(const gpt2_config *a, const gpt2_config *b)
            a->scale_attn_by_layer == b->scale_attn_by_layer && a->tied == b->tied;
 }
 
-/* The moments are checked before anything is changed and the weights go through the gradient slab: a bad file leaves the trainer as it was, but for the
- * gradients, which are zero then. */
+/* The moments are checked before anything is changed and the weights go through the gradient slab: a bad file leaves the trainer as it
+ * was, but for the gradients, which are zero then. */
 static int resume(trainer *t, const gguf *g, buf *state, err *e)
 {
     gpt2_config c;
@@ -569,8 +576,8 @@ static int resume(trainer *t, const gguf *g, buf *state, err *e)
     int         r = gpt2_read_config(g, &c, e);
     if (r != OK) return r;
     if (!same_config(&c, &t->c))
-        return err_set(e, E_ARG, "%s: a model of another shape: V=%d P=%d C=%d H=%d L=%d F=%d, the trainer has V=%d P=%d C=%d H=%d L=%d F=%d (or eps, activation, flags differ)",
-                       gguf_path(g), c.n_vocab, c.n_ctx, c.n_embd, c.n_head, c.n_layer, c.n_inner, t->c.n_vocab, t->c.n_ctx, t->c.n_embd, t->c.n_head,
+        return err_set(e, E_ARG, "%s: another model: V=%d P=%d C=%d H=%d L=%d F=%d, the trainer has V=%d P=%d C=%d H=%d L=%d F=%d"
+                       " (or eps, activation, flags differ)", gguf_path(g), c.n_vocab, c.n_ctx, c.n_embd, c.n_head, c.n_layer, c.n_inner, t->c.n_vocab, t->c.n_ctx, t->c.n_embd, t->c.n_head,
                        t->c.n_layer, t->c.n_inner);
     if ((r = gguf_get_u64(g, "duet.train.step", &step, e)) < 0) return r;
     if (r == 0 || step > 1ull << 40) return err_set(e, E_FORMAT, "%s: no usable key duet.train.step: not a checkpoint", gguf_path(g));

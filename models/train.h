@@ -1,5 +1,6 @@
 /* train: forward that keeps activations, backward, clipping, AdamW, schedules, save and resume.  Four slabs of the same layout (param, grad, m, v)
- * laid out by gpt2_tensors().  f32 through OpenBLAS.  The number of threads is the one set when trainer_new is called; for one number the bits are the same.  Rows are packed: no padding, attention never crosses sequences, positions restart. */
+ * laid out by gpt2_tensors().  f32 through OpenBLAS.  The number of threads is the one set when trainer_new is called; for one number the bits
+ * are the same.  Rows are packed: no padding, attention never crosses sequences, positions restart. */
 #ifndef DUET_TRAIN_H
 #define DUET_TRAIN_H
 

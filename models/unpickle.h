@@ -24,7 +24,7 @@ struct pvalue {
     union {
         int64_t i;                                           /* PV_BOOL, PV_INT; PV_GLOBAL: internal */
         double  f;
-        str     s;                                           /* PV_STR (valid UTF-8), PV_BYTES, PV_LONG (little endian, over 8 bytes): inside the stream */
+        str     s;                                           /* PV_STR (UTF-8), PV_BYTES, PV_LONG (little endian, over 8 bytes); in the stream */
         struct {
             const pvalue **v;                                /* PV_DICT: key, value, key, value… in order of arrival */
             size_t         n, cap;

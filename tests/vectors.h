@@ -1,5 +1,5 @@
-/* vectors: readers for reference files, for tests only: NumPy .npy, .safetensors with F32 tensors, lines of numbers.  They trust what they read and
- * fail the test when a file is not as expected.  Include after cmocka.h. */
+/* vectors: readers for reference files, for tests only: NumPy .npy, .safetensors with F32 tensors, lines of numbers.  They
+ * trust what they read and fail the test when a file is not as expected.  Include after cmocka.h. */
 #ifndef DUET_TESTS_VECTORS_H
 #define DUET_TESTS_VECTORS_H
 
@@ -59,7 +59,8 @@ VECTOR_HELPER npy npy_read(const char *path)
     return a;
 }
 
-/* Tensor `name` of a .safetensors file held in `file` (an 8-byte length, a JSON header, the data), with or without "transformer." before the name. */
+/* Tensor `name` of a .safetensors file held in `file` (an 8-byte length, a JSON header, the data), with or without
+ * "transformer." before the name. */
 VECTOR_HELPER const float *safetensors_find(const unsigned char *file, const char *name, size_t *n)
 {
     uint64_t head;

@@ -245,8 +245,8 @@ static void gpt2_chitchat(void **state)
     tokenizer_close(t);
 }
 
-/* The turns of line `n` of the TSV: " EOS " and TAB between turns, a number before a turn is its weight, words joined by one space; a target
- * of weight 0 is dropped (prepro.py). */
+/* The turns of line `n` of the TSV: " EOS " and TAB between turns, a number before a turn is its weight, words joined by
+ * one space; a target of weight 0 is dropped (prepro.py). */
 static void read_tsv(dialogue *d, const tokenizer *t, int n)
 {
     char  line[4096], all[4200], words[4096] = "";
@@ -283,12 +283,14 @@ static void dialogpt_prepro(void **state)
     tokenizer *t;
     size_t     i, compared = 0;
     json_t    *root = load("tests/vectors/dialog/dialogpt_prepro.json"), *x;
-    assert_int_equal(tokenizer_open_bpe(&t, "tests/vectors/tokenizer/gpt2_vocab.json", "tests/vectors/tokenizer/gpt2_merges.txt", &e), OK);
+    assert_int_equal(tokenizer_open_bpe(&t, "tests/vectors/tokenizer/gpt2_vocab.json",
+                                        "tests/vectors/tokenizer/gpt2_merges.txt", &e), OK);
     format f = { FORMAT_DIALOGPT, -1, tokenizer_specials(t).eos };
     assert_int_equal(f.sep, 50256);
     json_array_foreach(json_object_get(root, "cases"), i, x) {
         const json_t *features = json_object_get(x, "features");
-        if (json_integer_value(json_object_get(x, "max_seq_len")) != 128 || json_array_size(features) == 0) continue; /* nothing is cut here */
+        /* nothing is cut here */
+        if (json_integer_value(json_object_get(x, "max_seq_len")) != 128 || json_array_size(features) == 0) continue;
         dialogue d = { 0 };
         ivec     v = { 0 };
         fvec     w = { 0 };

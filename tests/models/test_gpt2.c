@@ -1,6 +1,5 @@
-/* gpt2: against PyTorch's results; and against itself, bit for bit: however rows are cut into batches, wherever keys lie, with any number of threads
- * and on every processor path, a row's logits are the same. */
-#define _DEFAULT_SOURCE
+/* gpt2: against PyTorch's results; and against itself, bit for bit: however rows are cut into batches, wherever keys lie,
+ * with any number of threads and on every processor path, a row's logits are the same. */
 #include "models/cache.h"
 #include "models/gpt2.h"
 #include "models/linear.h"
@@ -8,6 +7,7 @@
 
 #include <math.h>
 #include <omp.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -160,8 +160,8 @@ static int *some_ids(const gpt2 *m, int n, uint64_t stream)
 
 /* ---- against PyTorch ------------------------------------------------------------------------------------------- */
 
-/* Tolerance of logits: PyTorch's own float32 is off by up to 2.3e-5 from float64 on these models; 5e-4 leaves room for another order of sums but not
- * for another formula (the erf GELU in place of the tanh one moves them by more than 1e-3). */
+/* Tolerance of logits: PyTorch's own float32 is off by up to 2.3e-5 from float64 on these models; 5e-4 leaves room for
+ * another order of sums but not for another formula (the erf GELU in place of the tanh one moves them by more than 1e-3). */
 #define TOL_LOGIT 5e-4
 #define TOL_SUM 1e-3 /* of a sum of log-probabilities */
 
@@ -186,7 +186,8 @@ static void check_logits(const gpt2 *m, const int *ids, int n, const float *want
     int    V = gpt2_cfg(m)->n_vocab;
     float *got = cold(m, ids, n);
     for (int i = 0; i < n * V; i++)
-        if (!(fabs((double)got[i] - (double)want[i]) <= tol)) fail_msg("logit %d of position %d is %g, %g wanted", i % V, i / V, (double)got[i], (double)want[i]);
+        if (!(fabs((double)got[i] - (double)want[i]) <= tol))
+            fail_msg("logit %d of position %d is %g, %g wanted", i % V, i / V, (double)got[i], (double)want[i]);
     free(got);
 }
 
@@ -256,7 +257,8 @@ static void reference_m4(void **s) { (void)s, reference_model("m4"); }
 static void reference_m5(void **s) { (void)s, reference_model("m5"); }
 static void reference_m6(void **s) { (void)s, reference_model("m6"); }
 
-/* Keys and values of m1's first sequence: (layer, head, T, D).  2e-4: they are one matrix product away from the logits' tolerance. */
+/* Keys and values of m1's first sequence: (layer, head, T, D).  2e-4: they are one matrix product away from the logits'
+ * tolerance. */
 static void reference_kv(void **s)
 {
     (void)s;
@@ -420,7 +422,8 @@ static void agreement(void **s)
     agree_on("m1", types);
 }
 
-/* Many candidates, decoded together, each in its own tail and of its own length; each equals the cold run of its whole sequence. */
+/* Many candidates, decoded together, each in its own tail and of its own length; each equals the cold run of its whole
+ * sequence. */
 static void candidates(void **s)
 {
     (void)s;
@@ -589,6 +592,50 @@ static void scores(void **s)
     score_is_forward("m6", 5, 39);  /* all but one token shared */
 }
 
+/* One model, a cache for each thread, at the same time. */
+enum { TALKERS = 3 };
+typedef struct {
+    const gpt2  *m;
+    const int   *ids;
+    const float *want;
+    int          bad;
+} talker;
+static void *talk(void *arg)
+{
+    talker *t = arg;
+    size_t  V = (size_t)gpt2_cfg(t->m)->n_vocab;
+    float  *got = malloc(sizeof(float) * V);
+    for (int round = 0; round < 20; round++) {
+        err         e;
+        int         n = N - round;
+        gpt2_cache *c = gpt2_cache_new(t->m, N, 0, 0, 5, &e);
+        t->bad += !c || gpt2_sync(t->m, c, t->ids, n, got, NULL, &e) != OK ||
+                  memcmp(got, t->want + (size_t)(n - 1) * V, sizeof(float) * V) != 0;
+        gpt2_cache_free(c);
+    }
+    free(got);
+    return NULL;
+}
+static void talkers(void **s)
+{
+    (void)s;
+    gpt2     *m = open_reference("m1", NULL);
+    talker    t[TALKERS];
+    pthread_t id[TALKERS];
+    for (int i = 0; i < TALKERS; i++) {
+        int *ids = some_ids(m, N, 50 + (uint64_t)i);
+        t[i]     = (talker){ m, ids, cold(m, ids, N), 0 };
+    }
+    for (int i = 0; i < TALKERS; i++) assert_int_equal(pthread_create(&id[i], NULL, talk, &t[i]), 0);
+    for (int i = 0; i < TALKERS; i++) {
+        pthread_join(id[i], NULL);
+        assert_int_equal(t[i].bad, 0);
+        free((void *)t[i].ids);
+        free((void *)t[i].want);
+    }
+    gpt2_close(m);
+}
+
 static void score_refuses(void **s)
 {
     (void)s;
@@ -737,7 +784,8 @@ static void tensor_table(void **s)
     free(t), free(slab);
 }
 
-/* Every binary16 and bfloat16 there is survives; ties go to even; the compiler's own conversion is the oracle where it has one. */
+/* Every binary16 and bfloat16 there is survives; ties go to even; the compiler's own conversion is the oracle where it has
+ * one. */
 static void row_types(void **s)
 {
     (void)s;
@@ -780,7 +828,8 @@ static void row_types(void **s)
 #endif
 }
 
-/* Quantised rows: the error of an element is at most half a step, the step being max / 127 (q8_0) or max / 8 (q4_0), and the scale's own rounding. */
+/* Quantised rows: the error of an element is at most half a step, the step being max / 127 (q8_0) or max / 8 (q4_0), and the
+ * scale's own rounding. */
 static void row_quantised(void **s)
 {
     (void)s;
@@ -869,6 +918,16 @@ static void save_and_open(void **s)
     const char *digest = gpt2_digest(m);
     assert_int_equal(strspn(digest, "0123456789abcdef"), 64);
     assert_string_equal(digest, gpt2_digest(m));
+    sha256         h;
+    size_t         size;
+    unsigned char  sum[32], *bytes = vec_slurp(path, &size);
+    char           hex[65];
+    sha256_init(&h);
+    sha256_add(&h, bytes, size);
+    sha256_end(&h, sum);
+    sha256_hex(sum, hex);
+    assert_string_equal(digest, hex);
+    free(bytes);
     assert_string_equal(gpt2_path(m), path);
     gpt2_close(m);
 
@@ -938,7 +997,8 @@ static void save_with_vocabulary(void **s)
 }
 
 /* Damage done with the writer: keys and tensors that do not fit each other. */
-enum { KEEP, NO_EPS, OTHER_ARCH, MANY_LAYERS, NO_TENSOR, EXTRA_TENSOR, OPT_TENSOR, BAD_SHAPE, NAN_WEIGHT, WRONG_VOCAB, BAD_ACT, BAD_ROLE, BAD_FORMAT, HEADS_7 };
+enum { KEEP, NO_EPS, OTHER_ARCH, MANY_LAYERS, NO_TENSOR, EXTRA_TENSOR, OPT_TENSOR, BAD_SHAPE, NAN_WEIGHT, WRONG_VOCAB,
+       BAD_ACT, BAD_ROLE, BAD_FORMAT, HEADS_7 };
 static void write_damaged(int how)
 {
     const gpt2_config c = { 20, 8, 12, 3, 1, 24, 1e-5f, ACT_GELU_NEW, 1, 0, 1 };
@@ -982,7 +1042,8 @@ static void damaged_files(void **s)
     (void)s;
     static const struct { int how; const char *says; } cases[] = {
         { KEEP, NULL }, { OPT_TENSOR, NULL }, { NO_EPS, "layer_norm_epsilon is missing" }, { OTHER_ARCH, "llama" }, { MANY_LAYERS, "n_layer" },
-        { NO_TENSOR, "output_norm.bias" }, { EXTRA_TENSOR, "17 tensors" }, { BAD_SHAPE, "blk.0.attn_qkv.weight" }, { NAN_WEIGHT, "blk.0.attn_qkv.weight" },
+        { NO_TENSOR, "output_norm.bias" }, { EXTRA_TENSOR, "17 tensors" }, { BAD_SHAPE, "blk.0.attn_qkv.weight" },
+        { NAN_WEIGHT, "blk.0.attn_qkv.weight" },
         { WRONG_VOCAB, "vocab_size" }, { BAD_ACT, "softplus" }, { BAD_ROLE, "sideways" }, { BAD_FORMAT, "dialogpt" }, { HEADS_7, "n_head 7" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -1039,6 +1100,7 @@ int main(void)
         cmocka_unit_test(mixed_batch),
         cmocka_unit_test(sync_reuses),
         cmocka_unit_test(scores),
+        cmocka_unit_test(talkers),
         cmocka_unit_test(score_refuses),
         cmocka_unit_test(bad_batches),
     };

@@ -59,7 +59,8 @@ static void one_shape(int type, int rows, int cols, int with_bias)
     linear         w;
     unsigned char *bytes;
     float *values = noise((size_t)rows * cols, 1, 0.3f), *b = noise((size_t)rows, 2, 1), *x = noise((size_t)MOST * cols, 3, 1);
-    float *want = malloc(sizeof(float) * MOST * rows), *got = malloc(sizeof(float) * (MOST * (size_t)rows + 1)), *scratch = malloc(sizeof(float) * MOST * cols);
+    float *want = malloc(sizeof(float) * MOST * rows), *got = malloc(sizeof(float) * (MOST * (size_t)rows + 1));
+    float *scratch = malloc(sizeof(float) * MOST * cols);
     encode(type, values, rows, cols, &bytes);
     assert_int_equal(linear_pack(&w, rows, cols, type, bytes, with_bias ? b : NULL, &e), OK);
     reference(want, x, values, with_bias ? b : NULL, MOST, rows, cols);

@@ -65,7 +65,8 @@ static void test_act(void **s)
         /* one rounding of x in the argument and a few of the result: 4e-7 of max(1, |y|) */
         for (int i = 0; i < N; i++) {
             double want = act_exact(act, (double)x[i]);
-            if (!(fabs((double)y[i] - want) <= 4e-7 * fmax(1.0, fabs(want)))) fail_msg("%s(%g) = %.9g, not %.9g", ops_act_name(act), (double)x[i], (double)y[i], want);
+            if (!(fabs((double)y[i] - want) <= 4e-7 * fmax(1.0, fabs(want))))
+                fail_msg("%s(%g) = %.9g, not %.9g", ops_act_name(act), (double)x[i], (double)y[i], want);
         }
         assert_int_equal(ops_act_of_name(ops_act_name(act)), act);
         float odd[] = { INFINITY, NAN, 1e30f, -1e30f, 0.0f };

@@ -1,4 +1,5 @@
-/* sample: the filters against PyTorch's numbers, the draw against its own distribution, and the corners: ties, bans, NaN, infinities. */
+/* sample: the filters against PyTorch's numbers, the draw against its own distribution, and the corners: ties, bans, NaN,
+ * infinities. */
 #include "models/sample.h"
 
 #include <jansson.h>
@@ -47,7 +48,8 @@ static void filters_agree_with_pytorch(void **state)
         size_t  i;
         json_t *x;
         const char *key, *note = json_string_value(json_object_get(c, "note"));
-        int hf = strcmp(json_string_value(json_object_get(c, "flavour")), "hf") == 0, V = (int)json_array_size(json_object_get(c, "logits"));
+        int hf = strcmp(json_string_value(json_object_get(c, "flavour")), "hf") == 0,
+            V = (int)json_array_size(json_object_get(c, "logits"));
         assert_in_range(V, 1, V_MAX);
         json_array_foreach(json_object_get(c, "logits"), i, x) logits[i] = (float)json_number_value(x);
         int         n_seen = ints_of(json_object_get(c, "generated_ids"), seen);
@@ -76,7 +78,8 @@ static void filters_agree_with_pytorch(void **state)
         } else {
             for (int v = 0; v < V; v++) {
                 /* 1e-6: the fixture's own bound (its logits have six decimals, ours are floats) */
-                if (fabs(got[v] - want[v]) > 1e-6) fail_msg("case %d (%s) id %d: %.9g, want %.9g", (int)n, note, v, got[v], want[v]);
+                if (fabs(got[v] - want[v]) > 1e-6)
+                    fail_msg("case %d (%s) id %d: %.9g, want %.9g", (int)n, note, v, got[v], want[v]);
                 if ((got[v] > 0) != (want[v] > 0)) fail_msg("case %d (%s) id %d: kept differs", (int)n, note, v);
             }
         }
@@ -216,7 +219,8 @@ static void numbers_that_are_none(void **state)
 {
     (void)state;
     sample_space *s = sample_space_new(4);
-    const float   nan_first[] = { NAN, -INFINITY, 1, 0 }, none[] = { NAN, -INFINITY, NAN, -INFINITY }, inf[] = { 1, INFINITY, 3, INFINITY };
+    const float   nan_first[] = { NAN, -INFINITY, 1, 0 }, none[] = { NAN, -INFINITY, NAN, -INFINITY },
+        inf[] = { 1, INFINITY, 3, INFINITY };
     double        p[4];
     for (int t = 0; t < 2; t++) {
         sample_opts o = plain;
@@ -250,7 +254,8 @@ static void scratch_has_no_memory(void **state)
     for (int i = 0; i < V; i++) logits[i] = (float)rng_normal(4, 1, (uint64_t)i);
     sample_space *old = sample_space_new(V), *fresh = sample_space_new(V);
     for (int k = 0; k < 50; k++) {
-        sample_opts o = { .temperature = 0.5f + (float)k / 50, .top_k = k % 7, .top_p = (float)(k % 5) / 4, .rep_penalty = 1.2f, .sep = -1 };
+        sample_opts o = { .temperature = 0.5f + (float)k / 50, .top_k = k % 7, .top_p = (float)(k % 5) / 4,
+                          .rep_penalty = 1.2f, .sep = -1 };
         int         seen[] = { k, (k * 7) % V };
         sample_draw(logits, V, &o, seen, 2, seen, 2, 0.5, old);
     }
@@ -267,14 +272,16 @@ static void logprob_is_log_softmax(void **state)
     (void)state;
     const float logits[] = { 1, 2, 3 };
     double      z = log(exp(1) + exp(2) + exp(3));
-    for (int i = 0; i < 3; i++) assert_true(fabs(sample_logprob(logits, 3, i) - ((double)logits[i] - z)) < 1e-6); /* ops_exp is a float */
+    /* ops_exp is a float */
+    for (int i = 0; i < 3; i++) assert_true(fabs(sample_logprob(logits, 3, i) - ((double)logits[i] - z)) < 1e-6);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(filters_agree_with_pytorch), cmocka_unit_test(draw_follows_probs),    cmocka_unit_test(walk_order),
-        cmocka_unit_test(top_k_counts),               cmocka_unit_test(penalty_bans_and_lifting), cmocka_unit_test(numbers_that_are_none),
+        cmocka_unit_test(top_k_counts),               cmocka_unit_test(penalty_bans_and_lifting),
+        cmocka_unit_test(numbers_that_are_none),
         cmocka_unit_test(scratch_has_no_memory),      cmocka_unit_test(logprob_is_log_softmax),
     };
     return cmocka_run_group_tests_name("sample", tests, NULL, NULL);

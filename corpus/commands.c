@@ -625,7 +625,8 @@ static int train_check(train_args *a, int n_shards, err *e)
     if (a->r.accum < 1 || a->r.accum > 4096) return err_set(e, E_ARG, "--accum %d: 1 to 4096 wanted", a->r.accum);
     if (a->batch < 16 || a->batch > 1 << 20) return err_set(e, E_ARG, "--batch %d: 16 to 1048576 tokens wanted", a->batch);
     if (a->embd < 1 || a->layers < 1 || a->heads < 1 || a->inner < 0 || a->ctx < 0) return err_set(e, E_ARG, "sizes of the model must be positive");
-    if (!(a->t.dropout >= 0 && a->t.dropout < 1) || !(a->t.weight_decay >= 0) || !(a->t.clip >= 0)) return err_set(e, E_ARG, "--dropout, --weight-decay or --clip out of range");
+    if (!(a->t.dropout >= 0 && a->t.dropout < 1) || !(a->t.weight_decay >= 0) || !(a->t.clip >= 0))
+        return err_set(e, E_ARG, "--dropout, --weight-decay or --clip out of range");
     if (a->eval_tokens < 0) return err_set(e, E_ARG, "--eval-tokens %ld: 0 or more wanted", a->eval_tokens);
     if (a->resume && a->init) return err_set(e, E_ARG, "--resume goes on with the checkpoint, --init starts from a model: not both");
     if (a->mix_end && !a->mix) return err_set(e, E_ARG, "--mix-end wants --mix");

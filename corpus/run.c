@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 enum { MAX_SKIPPED = 20 /* updates refused one after the other before giving up */ };
@@ -112,7 +113,7 @@ static int is_csv(const char *path)
     return n >= 4 && strcmp(path + n - 4, ".csv") == 0;
 }
 
-/* The step a log line belongs to, or -1 (the heading). */
+/* The step a log line belongs to, or -1. */
 static long log_step(str line)
 {
     size_t i = str_starts(line, STR("{\"step\":")) ? 8 : 0;
@@ -122,31 +123,29 @@ static long log_step(str line)
     return v;
 }
 
-/* A fresh log, or the old one without what came after the checkpoint (those steps are done again). */
+/* A fresh log, or the old one without what came after the checkpoint (those steps are done again) and without a last line that was cut. */
 static int log_open(run *r, int resume, err *e)
 {
-    const char *path = r->o->log;
-    buf         old  = { 0 };
-    outfile    *f;
+    const char *path    = r->o->log;
+    str         heading = is_csv(path ? path : "") ? STR("step,lr,loss,norm,tokens_s,seconds,ppl,best") : STR("");
+    buf         old     = { 0 };
+    outfile    *f       = NULL;
+    struct stat st;
     if (!path) return OK;
-    FILE *there = resume ? fopen(path, "rb") : NULL;
-    int   rc    = OK;
-    if (there) {
-        fclose(there);
-        rc = read_file(path, (size_t)1 << 32, &old, e);
-    }
+    int rc = resume && stat(path, &st) == 0 ? read_file(path, (size_t)1 << 32, &old, e) : OK;
     if (rc == OK) rc = out_open(&f, path, e);
-    if (rc == OK) {
-        str rest = buf_view(&old), line;
-        if (!old.n && is_csv(path)) rc = out_write(f, "step,lr,loss,norm,tokens_s,seconds,ppl,best\n", 44, e);
-        while (rc == OK && next_line(&rest, &line)) {
-            if (log_step(line) > r->s.step) continue;
-            rc = out_write(f, line.s, line.n, e);
-            if (rc == OK) rc = out_write(f, "\n", 1, e);
-        }
-        if (rc == OK) rc = out_commit(f, e);
-        if (rc) out_abort(f);
+    if (rc == OK && heading.n) rc = out_write(f, heading.s, heading.n, e);
+    if (rc == OK && heading.n) rc = out_write(f, "\n", 1, e);
+    str rest = buf_view(&old), line;
+    while (rest.n && rest.s[rest.n - 1] != '\n') rest.n--;
+    while (rc == OK && next_line(&rest, &line)) {
+        long step = log_step(line);
+        if (step < 0 || step > r->s.step) continue;
+        rc = out_write(f, line.s, line.n, e);
+        if (rc == OK) rc = out_write(f, "\n", 1, e);
     }
+    if (rc == OK) rc = out_commit(f, e);
+    if (rc) out_abort(f);
     buf_free(&old);
     if (rc == OK && !(r->log = fopen(path, "ab"))) rc = err_set(e, E_IO, "%s: cannot write: %s", path, strerror(errno));
     return rc;
@@ -355,7 +354,8 @@ static int check(const run_parts *p, const run_opts *o, err *e)
 {
     if (o->accum < 1 || o->eval_every < 1) return err_set(e, E_ARG, "batches to an update and updates between looks: at least 1 wanted");
     if (o->steps < 0 || (o->steps == 0 && !(o->minutes > 0))) return err_set(e, E_ARG, "neither a number of updates nor minutes given");
-    if (!(o->lr > 0) || !(o->min_ratio >= 0 && o->min_ratio <= 1) || o->warmup < 0) return err_set(e, E_ARG, "learning rate %g, least ratio %g, warm-up %ld", o->lr, o->min_ratio, o->warmup);
+    if (!(o->lr > 0) || !(o->min_ratio >= 0 && o->min_ratio <= 1) || o->warmup < 0)
+        return err_set(e, E_ARG, "learning rate %g, least ratio %g, warm-up %ld", o->lr, o->min_ratio, o->warmup);
     if (p->n < 1 || p->n > RUN_MAX_SHARDS) return err_set(e, E_ARG, "%d shards: 1 to %d wanted", p->n, (int)RUN_MAX_SHARDS);
     if (o->n_mix && o->n_mix != p->n) return err_set(e, E_ARG, "%d shares for %d shards", o->n_mix, p->n);
     if (o->judge < 0 || o->judge > p->n) return err_set(e, E_ARG, "judge %d: there are %d shards", o->judge, p->n);

@@ -49,6 +49,10 @@ static void text_borders(void **state)
     WANT(INPUT_TEXT, "\xEF\xBB\xBF" "a\r\nb\r\n\r\nc\nd\n\n\n\n", 0, "a/b\nc/d\n");
     WANT(INPUT_TEXT, "\n\r\n \t \n\na\r\n b \n\t\n\xE4\xBD\xA0\n", 0, "a/b\n\xE4\xBD\xA0\n");
     WANT(INPUT_TEXT, "", 0, "");
+    str rest = STR("a\r\n\nb\r"), line;
+    assert_true(next_line(&rest, &line) && str_eq(line, STR("a")));
+    assert_true(next_line(&rest, &line) && line.n == 0);
+    assert_true(next_line(&rest, &line) && str_eq(line, STR("b")) && !next_line(&rest, &line));
     WANT(INPUT_TEXT, "\n\n\n", 0, "");
     WANT(INPUT_TEXT, "a\0b\nc", 1, "0:1:a\0b/1:1:c\n"); /* compared up to the NUL; the length is checked below */
     collector   c  = { 0 };
@@ -65,7 +69,7 @@ static void tsv_weights(void **state)
     WANT(INPUT_TSV, "0.0 hello there\t1.0 hi , how are you ?\r\n", 1, "0:0:hello there/1:1:hi , how are you ?\n");
     WANT(INPUT_TSV, "2 weeks ago\tnan\n", 1, "0:1:2 weeks ago/1:1:nan\n");
     WANT(INPUT_TSV, "3.5 stars\t1.5 l\n\ninf\t-0.5 x\n", 1, "0:1:3.5 stars/1:1:1.5 l\n0:1:inf/1:1:-0.5 x\n");
-    WANT(INPUT_TSV, "0.25 a EOS 0.5  b   c EOS d\t1.000 e", 1, "1:0.25:a/0:0.5:b c/1:1:d/0:1:e\n" + 0);
+    WANT(INPUT_TSV, "0.25 a EOS 0.5  b   c EOS d\t1.000 e", 1, "0:0.25:a/1:0.5:b c/0:1:d/1:1:e\n");
     want_error(INPUT_TSV, "a\tb\nno tab\n", "in:2: wanted two fields");
     want_error(INPUT_TSV, "a\tb\tc\n", "in:1: wanted two fields");
     want_error(INPUT_TSV, "0.0 \tb\n", "in:1: an empty turn");

@@ -109,7 +109,7 @@ static void all_readings(void **state)
     (void)state;
     collector   c  = { 0 };
     read_counts rc = { 0 };
-    /* (a|b: 2) + (c: 1) = 3 openings, 2 replies: 6 readings, however many are asked for */
+    /* (a|b: 2) + (c: 1) = 3 openings, (d: 1) + (e, ee: 2) = 3 replies: 9 readings, however many are asked for */
     assert_int_equal(expand("U: [a|b] x | c\nB: d | e[|e]\n", 100, 7, &c, &rc, NULL), OK);
     assert_int_equal(c.n, 9);
     assert_true(rc.combinations == 9);
@@ -119,6 +119,11 @@ static void all_readings(void **state)
     c = (collector){ 0 };
     assert_int_equal(expand("U: a | a\nB: b\n", 5, 7, &c, &rc, NULL), OK); /* two ways, one reading */
     assert_string_equal(c.text.s, "a/b\n");
+    buf_free(&c.text);
+    c = (collector){ 0 }; /* line ends of either kind, white space on the border, a comment inside */
+    assert_int_equal(expand("U: a\r\n# c\r\nB: b|\r\n", 5, 7, &c, &rc, NULL), E_FORMAT);
+    assert_int_equal(expand("U: a\r\n# c\r\nB: b [c]\r\n \t\r\nU: d\nB: e", 5, 7, &c, &rc, NULL), OK);
+    assert_string_equal(c.text.s, "a/b c\nd/e\n");
     buf_free(&c.text);
 }
 

@@ -1,5 +1,5 @@
-/* The commands reply, chat, history and rules.  Program code: parses options, opens models, rules and the store, prints.  Looks at HOME and
- * XDG_DATA_HOME; everything else is told by options. */
+/* The commands reply, chat, history and rules.  Program code: parses options, opens models, rules and the store, prints.
+ * Looks at HOME and XDG_DATA_HOME; everything else is told by options. */
 #include <jansson.h>
 #include <math.h>
 #include <omp.h>
@@ -27,37 +27,37 @@ typedef struct {
     history   *h;
 } talk;
 
-#define TALK_OPTIONS(t)                                                                                                                   \
-    { "models and rules", OPT_GROUP, NULL, NULL, NULL },                                                                                  \
-    { "--models", OPT_STR2, (t).models, "FWD BWD", "the forward and the backward model; - = none" },                                      \
-    { "--model", OPT_STR, &(t).model, "FWD", "a forward model alone (modes forward and none)" },                                          \
-    { "--name", OPT_STR, &(t).name, "NAME", "the pair NAME-forward.gguf, NAME-backward.gguf that came with the program" },                \
-    { "--rules", OPT_STRS, &(t).rules, "PACK", "a rule file or a folder of them, again and again; default: those of the program" },       \
-    { "--no-rules", OPT_FLAG, &(t).no_rules, NULL, "talk without safety rules" },                                                         \
-    { "--threads", OPT_INT, &(t).threads, "N", "threads; never changes a reply" },                                                        \
-    { "candidates", OPT_GROUP, NULL, NULL, NULL },                                                                                        \
-    { "--candidates,-N", OPT_INT, &(t).o.n_cand, "N", "candidates per reply" },                                                           \
-    { "--temperature", OPT_FLOAT, &(t).o.temperature, "T", "0 takes the likeliest token" },                                               \
-    { "--top-k", OPT_INT, &(t).o.top_k, "K", "draw among the K likeliest tokens; 0 = all" },                                              \
-    { "--top-p", OPT_FLOAT, &(t).o.top_p, "P", "draw among the likeliest that make up P; 0 or 1 = all" },                                 \
-    { "--rep-penalty", OPT_FLOAT, &(t).o.rep_penalty, "X", "divide the logits of tokens already there; 1 = off" },                        \
-    { "--rep-scope", OPT_STR, &(t).rep_scope, "WHERE", "reply, or all: prompt and reply" },                                               \
-    { "--rep-rule", OPT_STR, &(t).rep_rule, "RULE", "signed, or divide: GPT2-chitchat's penalty and top-p" },                             \
-    { "--no-repeat", OPT_INT, &(t).o.no_repeat, "N", "no N tokens in a row twice; 0 = off" },                                             \
-    { "--max-new", OPT_INT, &(t).o.max_new, "N", "tokens a reply may have" },                                                             \
-    { "--min-new", OPT_INT, &(t).o.min_new, "N", "tokens a reply must have" },                                                            \
-    { "--max-turns", OPT_INT, &(t).o.max_turns, "N", "turns of the conversation the models see; 0 = all that fit" },                      \
-    { "choice", OPT_GROUP, NULL, NULL, NULL },                                                                                            \
-    { "--mode", OPT_STR, &(t).mode, "MODE", "mmi, bidi, joint, sampled, forward or none" },                                               \
-    { "--lambda", OPT_FLOAT, &(t).o.lambda, "X", "bidi: X * backward + (1 - X) * forward" },                                              \
-    { "--gamma", OPT_FLOAT, &(t).o.gamma, "X", "bidi: + X for each token of the reply" },                                                 \
-    { "--mmi-temperature", OPT_FLOAT, &(t).o.mmi_temperature, "T", "sampled: temperature of the draw among candidates" },                 \
-    { "--source-turns", OPT_INT, &(t).o.source_turns, "N", "turns the backward model must explain; 0 = all" },                            \
+#define TALK_OPTIONS(t)                                                                                                         \
+    { "models and rules", OPT_GROUP, NULL, NULL, NULL },                                                                        \
+    { "--models", OPT_STR2, (t).models, "FWD BWD", "the forward and the backward model; - = none" },                            \
+    { "--model", OPT_STR, &(t).model, "FWD", "a forward model alone (modes forward and none)" },                                \
+    { "--name", OPT_STR, &(t).name, "NAME", "the pair NAME-forward.gguf, NAME-backward.gguf that came with the program" },      \
+    { "--rules", OPT_STRS, &(t).rules, "PACK", "a rule file or a folder of them, again and again; default: those of the program" }, \
+    { "--no-rules", OPT_FLAG, &(t).no_rules, NULL, "talk without safety rules" },                                               \
+    { "--threads", OPT_INT, &(t).threads, "N", "threads; never changes a reply" },                                              \
+    { "candidates", OPT_GROUP, NULL, NULL, NULL },                                                                              \
+    { "--candidates,-N", OPT_INT, &(t).o.n_cand, "N", "candidates per reply" },                                                 \
+    { "--temperature", OPT_FLOAT, &(t).o.temperature, "T", "0 takes the likeliest token" },                                     \
+    { "--top-k", OPT_INT, &(t).o.top_k, "K", "draw among the K likeliest tokens; 0 = all" },                                    \
+    { "--top-p", OPT_FLOAT, &(t).o.top_p, "P", "draw among the likeliest that make up P; 0 or 1 = all" },                       \
+    { "--rep-penalty", OPT_FLOAT, &(t).o.rep_penalty, "X", "divide the logits of tokens already there; 1 = off" },              \
+    { "--rep-scope", OPT_STR, &(t).rep_scope, "WHERE", "reply, or all: prompt and reply" },                                     \
+    { "--rep-rule", OPT_STR, &(t).rep_rule, "RULE", "signed, or divide: GPT2-chitchat's penalty and top-p" },                   \
+    { "--no-repeat", OPT_INT, &(t).o.no_repeat, "N", "no N tokens in a row twice; 0 = off" },                                   \
+    { "--max-new", OPT_INT, &(t).o.max_new, "N", "tokens a reply may have" },                                                   \
+    { "--min-new", OPT_INT, &(t).o.min_new, "N", "tokens a reply must have" },                                                  \
+    { "--max-turns", OPT_INT, &(t).o.max_turns, "N", "turns of the conversation the models see; 0 = all that fit" },            \
+    { "choice", OPT_GROUP, NULL, NULL, NULL },                                                                                  \
+    { "--mode", OPT_STR, &(t).mode, "MODE", "mmi, bidi, joint, sampled, forward or none" },                                     \
+    { "--lambda", OPT_FLOAT, &(t).o.lambda, "X", "bidi: X * backward + (1 - X) * forward" },                                    \
+    { "--gamma", OPT_FLOAT, &(t).o.gamma, "X", "bidi: + X for each token of the reply" },                                       \
+    { "--mmi-temperature", OPT_FLOAT, &(t).o.mmi_temperature, "T", "sampled: temperature of the draw among candidates" },       \
+    { "--source-turns", OPT_INT, &(t).o.source_turns, "N", "turns the backward model must explain; 0 = all" },                  \
     { "--lang", OPT_STR, &(t).lang, "LANG", "zh, en or auto: language of refusals and stock replies" }
 
 /* Runs the parser; OK, or the exit status in *status (help printed, or a usage error). */
-static int parse(const option *list, const char *usage, const char *about, int argc, char **argv, const char **pos, int max_pos, int *n_pos,
-                 int *status, err *e)
+static int parse(const option *list, const char *usage, const char *about, int argc, char **argv, const char **pos,
+                 int max_pos, int *n_pos, int *status, err *e)
 {
     int r = options_parse(list, argc, argv, pos, max_pos, n_pos, e);
     if (r == OPTIONS_HELP) {
@@ -113,7 +113,8 @@ static int read_words(talk *t, err *e)
 static int language(const talk *t)
 {
     if (t->lang && strcmp(t->lang, "auto")) return strcmp(t->lang, "en") == 0;
-    const char *path = strrchr(gpt2_path(t->fwd), '/'), *names[] = { path ? path + 1 : gpt2_path(t->fwd), gpt2_about(t->fwd)->name };
+    const char *path    = strrchr(gpt2_path(t->fwd), '/');
+    const char *names[] = { path ? path + 1 : gpt2_path(t->fwd), gpt2_about(t->fwd)->name };
     for (int i = 0; i < 2; i++) {
         if (strstr(names[i], "-zh") || strncmp(names[i], "zh-", 3) == 0) return 0;
         if (strstr(names[i], "-en") || strncmp(names[i], "en-", 3) == 0) return 1;
@@ -172,8 +173,8 @@ static int open_db(const char *db, int flags, history **h, err *e)
 static int talk_open(talk *t, err *e)
 {
     if (t->threads) omp_set_num_threads(t->threads);
-    int r = t->no_rules ? OK : open_rules(&t->rules, &t->pack, e);
-    if (r == OK) r = open_models(t, e);
+    int r = open_models(t, e);
+    if (r == OK && !t->no_rules) r = open_rules(&t->rules, &t->pack, e);
     if (r == OK) r = responder_new(&t->r, t->fwd, t->bwd, t->pack, e);
     if (r == OK) t->o.lang = language(t);
     return r;
@@ -249,9 +250,10 @@ static json_t *js_reply(const reply *r, uint64_t seed)
     json_t *cands = json_array();
     for (int k = 0; k < r->n; k++) {
         const candidate *c = &r->cand[k];
-        json_array_append_new(cands, json_pack("{s:o, s:o, s:o, s:o, s:s, s:s, s:i, s:b}", "text", js_text(c->text), "fwd", js_real(c->fwd),
-                                               "bwd", js_real(c->bwd), "score", js_real(c->score), "verdict", safety_action_name(c->v.action),
-                                               "fate", respond_fate_name(c->fate), "tokens", c->n, "ended", c->ended));
+        json_array_append_new(cands, json_pack("{s:o, s:o, s:o, s:o, s:s, s:s, s:i, s:b}", "text", js_text(c->text),
+                                               "fwd", js_real(c->fwd), "bwd", js_real(c->bwd), "score", js_real(c->score),
+                                               "verdict", safety_action_name(c->v.action), "fate", respond_fate_name(c->fate),
+                                               "tokens", c->n, "ended", c->ended));
     }
     return json_pack("{s:o, s:s, s:i, s:s, s:o, s:o}", "reply", js_text(r->text), "kind", kind_name(r->kind), "chosen", r->chosen,
                      "user_verdict", safety_action_name(r->user_v.action), "seed", js_u64(seed), "candidates", cands);
@@ -274,7 +276,8 @@ static int read_object(reply_job *j, str line, json_t **root, turn **hist, int *
     unsigned long at = (unsigned long)j->line_no + 1;
     *root = json_loadb(line.s, line.n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &je);
     if (!*root) return err_set(e, E_FORMAT, "line %lu: not JSON: %s", at, je.text);
-    const json_t *text = json_object_get(*root, "text"), *past = json_object_get(*root, "history"), *s = json_object_get(*root, "seed");
+    const json_t *text = json_object_get(*root, "text"), *past = json_object_get(*root, "history"),
+        *s = json_object_get(*root, "seed");
     if (!json_is_string(text)) return err_set(e, E_FORMAT, "line %lu: no string \"text\"", at);
     if (past && !json_is_array(past)) return err_set(e, E_FORMAT, "line %lu: \"history\" is no array", at);
     *user = (str){ json_string_value(text), json_string_length(text) };
@@ -296,7 +299,8 @@ static int read_object(reply_job *j, str line, json_t **root, turn **hist, int *
         int r = respond_turn(j->t.r, (str){ json_string_value(x), json_string_length(x) }, (*n - i) % 2, &j->mem, &(*hist)[i], e);
         if (r) return r;
     }
-    if (*n && j->t.h) return err_set(e, E_ARG, "line %lu: a history that did not happen here cannot be stored (leave out --db)", at);
+    if (*n && j->t.h)
+        return err_set(e, E_ARG, "line %lu: a history that did not happen here cannot be stored (leave out --db)", at);
     return OK;
 }
 
@@ -341,13 +345,15 @@ static int cmd_reply(int argc, char **argv, err *e)
     const option list[] = {
         { "--seed", OPT_U64, &j.t.o.seed, "S", "line i (from 0) draws with the counter hash of (S, i); default 1" },
         { "--dialogue", OPT_FLAG, &j.dialogue, NULL, "the lines are the user's side of one conversation" },
-        { "--jsonl", OPT_FLAG, &j.jsonl, NULL, "objects {\"history\":[...],\"text\":\"...\"} in, replies with all candidates out" },
+        { "--jsonl", OPT_FLAG, &j.jsonl, NULL,
+          "objects {\"history\":[...],\"text\":\"...\"} in, replies with all candidates out" },
         { "--db", OPT_STR, &j.t.db, "FILE", "store every exchange there" },
         { "--private", OPT_FLAG, &j.t.is_private, NULL, "store nothing (what happens without --db)" },
         TALK_OPTIONS(j.t),
         { NULL, 0, NULL, NULL, NULL },
     };
-    if (parse(list, "reply [options] [FILE]", "A reply line for each line of FILE or stdin, in order; each line is its own conversation.", argc,
+    if (parse(list, "reply [options] [FILE]",
+              "A reply line for each line of FILE or stdin, in order; each line is its own conversation.", argc,
               argv, pos, 1, &n_pos, &status, e))
         return status;
     if (read_words(&j.t, e)) return EXIT_USAGE;
@@ -398,7 +404,8 @@ static int cmd_chat(int argc, char **argv, err *e)
         TALK_OPTIONS(t),
         { NULL, 0, NULL, NULL, NULL },
     };
-    if (parse(list, "chat [options]", "Talk. /help inside lists what can be typed besides words.", argc, argv, NULL, 0, &n_pos, &status, e))
+    if (parse(list, "chat [options]", "Talk. /help inside lists what can be typed besides words.", argc, argv, NULL, 0, &n_pos,
+              &status, e))
         return status;
     if (seed) {
         char *end;
@@ -425,7 +432,8 @@ static int cmd_chat(int argc, char **argv, err *e)
     if (r == OK) r = t.is_private ? hist_open(&t.h, ":memory:", HIST_MEMORY, e) : open_db(t.db, HIST_WRITE, &t.h, e);
     if (r == OK) {
         char banner[400];
-        snprintf(banner, sizeof banner, "%.120s%s%.120s", gpt2_about(t.fwd)->name, t.bwd ? " + " : "", t.bwd ? gpt2_about(t.bwd)->name : "");
+        snprintf(banner, sizeof banner, "%.120s%s%.120s", gpt2_about(t.fwd)->name, t.bwd ? " + " : "",
+                 t.bwd ? gpt2_about(t.bwd)->name : "");
         chat_opts o = { .r = t.r, .h = t.h, .is_private = t.is_private, .conv = go_on ? -1 : conv, .opts = t.o, .banner = banner,
                         .color = no_color ? 0 : color ? 1 : -1 };
         r = chat_run(&o, e);
@@ -470,8 +478,9 @@ static int history_show_list(hist_job *j, err *e)
     int           n, r = hist_list(j->h, j->limit, &j->mem, &c, &n, e);
     for (int i = 0; r == OK && i < n; i++) {
         if (j->json) {
-            r = js_line(json_pack("{s:I, s:o, s:o, s:i, s:o, s:o}", "id", (json_int_t)c[i].id, "created", js_text(c[i].created), "title",
-                                  js_text(c[i].title), "exchanges", c[i].n_turns, "fwd", js_text(c[i].fwd), "bwd", js_text(c[i].bwd)), e);
+            r = js_line(json_pack("{s:I, s:o, s:o, s:i, s:o, s:o}", "id", (json_int_t)c[i].id, "created", js_text(c[i].created),
+                                  "title", js_text(c[i].title), "exchanges", c[i].n_turns, "fwd", js_text(c[i].fwd),
+                                  "bwd", js_text(c[i].bwd)), e);
             continue;
         }
         printf("%6lld  %.*s  %4d  ", (long long)c[i].id, (int)c[i].created.n, c[i].created.s, c[i].n_turns);
@@ -487,9 +496,10 @@ static int show_json(const exchange *x, err *e)
     sha256_hex(x->hash, hex);
     json_t *j = js_reply(&x->r, x->seed);
     if (j)
-        json_object_update_new(j, json_pack("{s:I, s:I, s:i, s:b, s:o, s:o, s:o, s:s}", "turn", (json_int_t)x->id, "conversation",
-                                            (json_int_t)x->conv, "n", x->n, "undone", x->undone, "created", js_text(x->created), "user",
-                                            js_text(x->r.user_text), "opts", js_text(x->opts), "hash", hex));
+        json_object_update_new(j, json_pack("{s:I, s:I, s:i, s:b, s:o, s:o, s:o, s:s}", "turn", (json_int_t)x->id,
+                                            "conversation", (json_int_t)x->conv, "n", x->n, "undone", x->undone,
+                                            "created", js_text(x->created), "user", js_text(x->r.user_text),
+                                            "opts", js_text(x->opts), "hash", hex));
     return js_line(j, e);
 }
 
@@ -545,10 +555,12 @@ static int history_find(hist_job *j, err *e)
             else if (!j->json) buf_chr(&plain, c == 1 ? '[' : ']');
         }
         if (j->json) {
-            r = js_line(json_pack("{s:I, s:I, s:s, s:o, s:o}", "conversation", (json_int_t)f[i].conv, "turn", (json_int_t)f[i].turn, "speaker",
-                                  f[i].speaker ? "bot" : "user", "created", js_text(f[i].created), "text", js_text(buf_view(&plain))), e);
+            r = js_line(json_pack("{s:I, s:I, s:s, s:o, s:o}", "conversation", (json_int_t)f[i].conv,
+                                  "turn", (json_int_t)f[i].turn, "speaker", f[i].speaker ? "bot" : "user",
+                                  "created", js_text(f[i].created), "text", js_text(buf_view(&plain))), e);
         } else {
-            printf("%6lld  %.*s  %-4s  ", (long long)f[i].conv, (int)f[i].created.n, f[i].created.s, f[i].speaker ? "duet" : "user");
+            printf("%6lld  %.*s  %-4s  ", (long long)f[i].conv, (int)f[i].created.n, f[i].created.s,
+                   f[i].speaker ? "duet" : "user");
             put_visible(buf_view(&plain));
             putchar('\n');
         }
@@ -571,18 +583,20 @@ static int history_head(hist_job *j, err *e)
         if (only && c[i].id != only) continue;
         r = hist_exchanges(j->h, c[i].id, &j->mem, &x, &m, e);
         if (r == OK && m > 0) sha256_hex(x[m - 1].hash, hex);
-        if (r == OK && j->json) r = js_line(json_pack("{s:I, s:i, s:s}", "conversation", (json_int_t)c[i].id, "exchanges", m, "hash", hex), e);
+        if (r == OK && j->json)
+            r = js_line(json_pack("{s:I, s:i, s:s}", "conversation", (json_int_t)c[i].id, "exchanges", m, "hash", hex), e);
         else if (r == OK) printf("%lld %d %s\n", (long long)c[i].id, m, hex);
     }
     return r;
 }
 
-/* One conversation as training text (a turn a line, a blank line between conversations) or as an object a line.  Only what the models said themselves:
- * exchanges that were undone, refused or answered with a stock line are left out. */
+/* One conversation as training text (a turn a line, a blank line between conversations) or as an object a line.  Only what
+ * the models said themselves: exchanges that were undone, refused or answered with a stock line are left out. */
 static int export_one(hist_job *j, int64_t id, int *written, err *e)
 {
     exchange *x;
-    int       n, r = hist_exchanges(j->h, id, &j->mem, &x, &n, e), jsonl = j->json || (j->format && strcmp(j->format, "jsonl") == 0), shown = 0;
+    int       n, shown = 0, jsonl = j->json || (j->format && strcmp(j->format, "jsonl") == 0);
+    int       r = hist_exchanges(j->h, id, &j->mem, &x, &n, e);
     if (r) return r;
     json_t *turns = json_array();
     for (int i = 0; i < n; i++) {
@@ -642,8 +656,9 @@ static int cmd_history(int argc, char **argv, err *e)
         const char *name;
         int (*run)(hist_job *j, err *e);
         int flags;
-    } subs[] = { { "list", history_show_list, HIST_READ }, { "show", history_show, HIST_READ }, { "search", history_find, HIST_READ },
-                 { "head", history_head, HIST_READ }, { "export", history_export, HIST_READ }, { "title", history_title, HIST_WRITE } };
+    } subs[] = { { "list", history_show_list, HIST_READ }, { "show", history_show, HIST_READ },
+                 { "search", history_find, HIST_READ }, { "head", history_head, HIST_READ },
+                 { "export", history_export, HIST_READ }, { "title", history_title, HIST_WRITE } };
     hist_job     j = { 0 };
     int          status;
     const option list[] = {
@@ -718,10 +733,12 @@ static int rules_scan(const safety *s, int where, int json, err *e)
         if (json) {
             json_t *hits = json_array();
             for (int i = 0; i < v.n_hit; i++)
-                json_array_append_new(hits, json_pack("{s:o, s:I, s:I, s:b}", "rule", js_text(safety_rule_at(s, v.hit[i].rule)->id), "from",
-                                                      (json_int_t)v.hit[i].from, "to", (json_int_t)v.hit[i].to, "limit", v.hit[i].limit));
-            r = js_line(json_pack("{s:s, s:o, s:o, s:o, s:o}", "verdict", safety_action_name(v.action), "rule", js_text(id), "category",
-                                  js_text(cat), "hits", hits, "text", js_text(line)), e);
+                json_array_append_new(hits, json_pack("{s:o, s:I, s:I, s:b}",
+                                                      "rule", js_text(safety_rule_at(s, v.hit[i].rule)->id),
+                                                      "from", (json_int_t)v.hit[i].from, "to", (json_int_t)v.hit[i].to,
+                                                      "limit", v.hit[i].limit));
+            r = js_line(json_pack("{s:s, s:o, s:o, s:o, s:o}", "verdict", safety_action_name(v.action), "rule", js_text(id),
+                                  "category", js_text(cat), "hits", hits, "text", js_text(line)), e);
             if (r) break;
             continue;
         }
@@ -752,7 +769,8 @@ static int cmd_rules(int argc, char **argv, err *e)
               "check loads the packs, test runs the tests they carry, scan judges the lines of stdin: verdict TAB rule TAB category TAB text.", argc,
               argv, word, 65, &n, &status, e))
         return status;
-    int at = strcmp(where, "user") == 0 ? WHERE_USER : strcmp(where, "reply") == 0 ? WHERE_REPLY : strcmp(where, "both") == 0 ? WHERE_BOTH : 0;
+    int at = strcmp(where, "user") == 0 ? WHERE_USER : strcmp(where, "reply") == 0 ? WHERE_REPLY : WHERE_BOTH;
+    if (at == WHERE_BOTH && strcmp(where, "both") != 0) at = 0;
     if (!at || n == 0 || (strcmp(word[0], "check") && strcmp(word[0], "test") && strcmp(word[0], "scan"))) {
         if (!at) err_set(e, E_ARG, "--where: '%s' is none of user, reply, both", where);
         else if (n == 0) err_set(e, E_ARG, "what of them? check, test or scan");

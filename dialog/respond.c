@@ -1,8 +1,10 @@
-/* respond: see respond.h.  Owns the walk of one turn: safety, prompt, N candidates over one shared prefix, their judgement, the choice.  Refuses to know of
- * databases, clocks and terminals.  What is kept between turns (cache, scratch) changes the speed, never the result. */
+/* respond: see respond.h.  Owns the walk of one turn: safety, prompt, N candidates over one shared prefix, their
+ * judgement, the choice.  Refuses to know of databases, clocks and terminals.  What is kept between turns (cache, scratch)
+ * changes the speed, never the result. */
 #include "dialog/respond.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,11 +20,13 @@ struct responder {
     gpt2_cache       *cache;     /* of fwd; sized for the largest turn so far */
     int               n_seq, tail;
     float            *logits;    /* (n_seq, V) */
-    sample_space     *space;
     int              *drawn;     /* (n_seq, tail) ids of the candidates being decoded */
     int              *live;      /* (n_seq,) candidates that go on */
+    unsigned char    *goes_on;   /* (n_seq,) */
     gpt2_batch        batch;     /* (n_seq,) rows */
-    int              *seen;      /* (n_ctx + tail,) what the repetition penalty covers */
+    int               n_thread;  /* that may draw at once */
+    sample_space    **space;     /* (n_thread,) */
+    int              *seen;      /* (n_thread, n_ctx + tail) what the repetition penalty covers */
     respond_progress *progress;
     void             *progress_ctx;
     char              numerics[128];
@@ -48,9 +52,9 @@ static int needs_reverse(int mode) { return mode != MODE_FORWARD && mode != MODE
 
 respond_opts respond_defaults(void)
 {
-    return (respond_opts){ .mode = MODE_MMI, .n_cand = 16, .max_new = 48, .min_new = 1, .max_turns = 8, .source_turns = 1, .top_k = 40,
-                           .rep_scope = PENALTY_SCOPE_REPLY, .no_repeat = 4, .top_p = 0.9f, .temperature = 0.8f, .rep_penalty = 1.1f,
-                           .lambda = 0.5f, .mmi_temperature = 0.5f };
+    return (respond_opts){ .mode = MODE_MMI, .n_cand = 16, .max_new = 48, .min_new = 1, .max_turns = 8, .source_turns = 1,
+                           .top_k = 40, .rep_scope = PENALTY_SCOPE_REPLY, .no_repeat = 4, .top_p = 0.9f, .temperature = 0.8f,
+                           .rep_penalty = 1.1f, .lambda = 0.5f, .mmi_temperature = 0.5f };
 }
 
 /* One list for writing, reading and checking.  Order = order on the canonical line. */
@@ -124,8 +128,8 @@ static int field_store(respond_opts *o, int i, const char *v)
 {
     char *p = (char *)o + fields[i].at, *end = NULL;
     if (fields[i].kind == K_MODE) return (*(int *)p = respond_mode_of_name(v)) < 0 ? -1 : 0;
-    if (!*v || strspn(v, fields[i].kind == K_REAL ? "0123456789+-.e" : fields[i].kind == K_INT ? "0123456789-" : "0123456789") != strlen(v))
-        return -1;
+    const char *legal = fields[i].kind == K_REAL ? "0123456789+-.e" : fields[i].kind == K_INT ? "0123456789-" : "0123456789";
+    if (!*v || strspn(v, legal) != strlen(v)) return -1;
     if (fields[i].kind == K_REAL) {
         *(float *)p = strtof(v, &end);
     } else if (fields[i].kind == K_INT) {
@@ -172,7 +176,8 @@ int respond_opts_parse(respond_opts *o, str s, err *e)
 static int check_model(const gpt2 *m, err *e)
 {
     if (!gpt2_tokenizer(m)) return err_set(e, E_ARG, "%s: the file holds no vocabulary, so it cannot talk", gpt2_path(m));
-    if (!format_name(gpt2_about(m)->fmt.kind)) return err_set(e, E_ARG, "%s: the file states no dialogue layout (duet.format)", gpt2_path(m));
+    if (!format_name(gpt2_about(m)->fmt.kind))
+        return err_set(e, E_ARG, "%s: the file states no dialogue layout (duet.format)", gpt2_path(m));
     return OK;
 }
 
@@ -209,8 +214,7 @@ int responder_new(responder **out, gpt2 *fwd, gpt2 *bwd, const safety *rules, er
     int              V = gpt2_cfg(fwd)->n_vocab, known = tokenizer_size(t), sep = gpt2_about(fwd)->fmt.sep;
     for (int id = 0; id < V; id++)
         if (id != sep && (id >= known || tokenizer_is_special(t, id))) ivec_push(&p->ban, id);
-    p->space = sample_space_new(V);
-    if (p->ban.oom || !p->space) {
+    if (p->ban.oom) {
         responder_free(p);
         return err_set(e, E_NOMEM, "responder: out of memory for a vocabulary of %d", V);
     }
@@ -221,26 +225,30 @@ int responder_new(responder **out, gpt2 *fwd, gpt2 *bwd, const safety *rules, er
 static void workspace_free(responder *r)
 {
     gpt2_cache_free(r->cache);
+    for (int i = 0; r->space && i < r->n_thread; i++) sample_space_free(r->space[i]);
+    free(r->space);
     free(r->logits);
     free(r->drawn);
     free(r->live);
+    free(r->goes_on);
     free(r->batch.id);
     free(r->batch.seq);
     free(r->batch.pos);
     free(r->batch.want);
     free(r->seen);
-    r->cache  = NULL;
-    r->logits = NULL;
+    r->cache   = NULL;
+    r->space   = NULL;
+    r->logits  = NULL;
+    r->goes_on = NULL;
     r->drawn = r->live = r->seen = NULL;
     r->batch = (gpt2_batch){ 0 };
-    r->n_seq = r->tail = 0;
+    r->n_seq = r->tail = r->n_thread = 0;
 }
 
 void responder_free(responder *r)
 {
     if (!r) return;
     workspace_free(r);
-    sample_space_free(r->space);
     ivec_free(&r->ban);
     free(r);
 }
@@ -259,22 +267,32 @@ void responder_on_progress(responder *r, respond_progress *f, void *ctx)
 static int workspace(responder *r, int n_cand, int max_new, err *e)
 {
     if (r->cache && n_cand <= r->n_seq && max_new <= r->tail) return OK;
-    int    ctx = gpt2_cfg(r->fwd)->n_ctx, n = n_cand > r->n_seq ? n_cand : r->n_seq, tail = max_new > r->tail ? max_new : r->tail;
-    size_t N = (size_t)n, cells, logits;
+    int    V = gpt2_cfg(r->fwd)->n_vocab, ctx = gpt2_cfg(r->fwd)->n_ctx, ok = 1;
+    int    n = n_cand > r->n_seq ? n_cand : r->n_seq, tail = max_new > r->tail ? max_new : r->tail;
+    int    threads = omp_get_max_threads();
+    size_t N = (size_t)n, T, cells, logits, seen;
+    if (threads > n) threads = n;
+    if (threads < 1) threads = 1;
+    T = (size_t)threads;
     workspace_free(r);
-    if (mul_size(N, (size_t)tail, &cells) || mul_size(N, (size_t)gpt2_cfg(r->fwd)->n_vocab, &logits))
+    if (mul_size(N, (size_t)tail, &cells) || mul_size(N, (size_t)V, &logits) || mul_size(T, (size_t)ctx + (size_t)tail, &seen))
         return err_set(e, E_LIMIT, "%d candidates of %d tokens are too many", n, tail);
     r->cache = gpt2_cache_new(r->fwd, ctx, n, tail, n > FORWARD_ROWS ? n : FORWARD_ROWS, e);
     if (!r->cache) return e && e->code ? e->code : E_NOMEM;
     r->logits     = calloc(logits, sizeof *r->logits);
     r->drawn      = calloc(cells, sizeof *r->drawn);
     r->live       = calloc(N, sizeof *r->live);
+    r->goes_on    = calloc(N, 1);
     r->batch.id   = calloc(N, sizeof(int));
     r->batch.seq  = calloc(N, sizeof(int));
     r->batch.pos  = calloc(N, sizeof(int));
     r->batch.want = calloc(N, 1);
-    r->seen       = calloc((size_t)ctx + (size_t)tail, sizeof *r->seen);
-    if (!r->logits || !r->drawn || !r->live || !r->batch.id || !r->batch.seq || !r->batch.pos || !r->batch.want || !r->seen) {
+    r->seen       = calloc(seen, sizeof *r->seen);
+    r->space      = calloc(T, sizeof *r->space);
+    if (r->space) r->n_thread = threads;
+    for (int i = 0; i < r->n_thread; i++) ok &= (r->space[i] = sample_space_new(V)) != NULL;
+    if (!ok || !r->logits || !r->drawn || !r->live || !r->goes_on || !r->batch.id || !r->batch.seq || !r->batch.pos ||
+        !r->batch.want || !r->seen || !r->space) {
         workspace_free(r);
         return err_set(e, E_NOMEM, "out of memory for %d candidates of %d tokens", n, tail);
     }
@@ -315,7 +333,8 @@ int respond_turn(responder *r, str text, int speaker, arena *a, turn *out, err *
     return encode(r, out->text, a, &out->id, &out->n, e);
 }
 
-/* The text of ids, in the arena; bytes that are no UTF-8 (a reply cut inside a character) become U+FFFD; without white space at its ends. */
+/* The text of ids, in the arena; bytes that are no UTF-8 (a reply cut inside a character) become U+FFFD; without white
+ * space at its ends. */
 static int decode(const responder *r, const int *id, int n, arena *a, str *out, err *e)
 {
     buf raw = { 0 }, clean = { 0 };
@@ -341,8 +360,8 @@ static int decode(const responder *r, const int *id, int n, arena *a, str *out, 
 
 static int is_blank(uint32_t cp)
 {
-    return cp <= 0x20 || cp == 0x7F || cp == 0x85 || cp == 0xA0 || (cp >= 0x2000 && cp <= 0x200F) || cp == 0x2028 || cp == 0x2029 ||
-           cp == 0x202F || cp == 0x205F || cp == 0x2060 || cp == 0x3000 || cp == 0xFEFF || cp == 0xFFFD;
+    return cp <= 0x20 || cp == 0x7F || cp == 0x85 || cp == 0xA0 || (cp >= 0x2000 && cp <= 0x200F) || cp == 0x2028 ||
+           cp == 0x2029 || cp == 0x202F || cp == 0x205F || cp == 0x2060 || cp == 0x3000 || cp == 0xFEFF || cp == 0xFFFD;
 }
 
 static int is_mark(uint32_t cp) /* punctuation that an echo may gain or lose */
@@ -389,7 +408,8 @@ int respond_is_echo(str user, str text)
 
 static str stock_line(int lang)
 {
-    return lang ? STR("I am not sure what to say to that. Tell me a little more?") : STR("这个我一时不知道怎么回答，能再多说一点吗？");
+    return lang ? STR("I am not sure what to say to that. Tell me a little more?")
+                : STR("这个我一时不知道怎么回答，能再多说一点吗？");
 }
 
 static str refusal(const responder *r, const verdict *v, int lang)
@@ -431,20 +451,22 @@ static int tell(const responder *r, int done, int total, int scoring, err *e)
     return err_set(e, E_CANCEL, "stopped");
 }
 
-/* Draw the next token of candidate c from its logits; returns 1 when it goes on. */
-static int draw(responder *r, const walk *w, candidate *c, int k, const float *logits)
+/* Draw the next token of candidate c (number k) from its logits, with scratch number `at`; returns 1 when it goes on. */
+static unsigned char draw(const responder *r, const walk *w, candidate *c, int k, const float *logits, int at)
 {
     const respond_opts *o    = w->o;
-    int                 V    = gpt2_cfg(r->fwd)->n_vocab, sep = gpt2_about(r->fwd)->fmt.sep, *ids = r->drawn + (size_t)k * (size_t)r->tail;
+    int                 V    = gpt2_cfg(r->fwd)->n_vocab, sep = gpt2_about(r->fwd)->fmt.sep;
+    int                *ids  = r->drawn + (size_t)k * (size_t)r->tail;
     int                 head = o->rep_scope == PENALTY_SCOPE_ALL ? (int)w->prompt.n : 0;
+    int                *seen = r->seen + (size_t)at * ((size_t)gpt2_cfg(r->fwd)->n_ctx + (size_t)r->tail);
     sample_opts         s    = { .temperature = o->temperature, .top_k = o->top_k, .top_p = o->top_p, .top_p_rule = o->top_p_rule,
                                  .rep_penalty = o->rep_penalty, .rep_rule = o->rep_rule, .no_repeat = o->no_repeat,
                                  .min_new = o->min_new < w->max_new ? o->min_new : w->max_new, .sep = sep, .ban = r->ban.v,
                                  .n_ban = (int)r->ban.n };
-    if (head) memcpy(r->seen, w->prompt.v, (size_t)head * sizeof(int));
-    if (c->n) memcpy(r->seen + head, ids, (size_t)c->n * sizeof(int));
+    if (head) memcpy(seen, w->prompt.v, (size_t)head * sizeof(int));
+    if (c->n) memcpy(seen + head, ids, (size_t)c->n * sizeof(int));
     double u  = rng_unit(o->seed, (uint64_t)(o->first_cand + k), (uint64_t)c->n);
-    int    id = sample_draw(logits, V, &s, r->seen, head + c->n, ids, c->n, u, r->space);
+    int    id = sample_draw(logits, V, &s, seen, head + c->n, ids, c->n, u, r->space[at]);
     c->fwd += sample_logprob(logits, V, id);
     if (id == sep) {
         c->ended = 1;
@@ -454,15 +476,30 @@ static int draw(responder *r, const walk *w, candidate *c, int k, const float *l
     return c->n < w->max_new;
 }
 
-/* All candidates of the turn.  The prompt's last position feeds each one's first draw; then one row per live candidate and step. */
+/* One draw for each live candidate; live row i reads logits + i * stride.  Who is done leaves the list.  Draws share
+ * nothing, so threads change nothing. */
+static int draw_all(responder *r, const walk *w, candidate *cand, int n_live, size_t stride)
+{
+    int still = 0, threads = omp_get_max_threads() < r->n_thread ? omp_get_max_threads() : r->n_thread;
+#pragma omp parallel for schedule(static) num_threads(threads) if (n_live > 1)
+    for (int i = 0; i < n_live; i++) {
+        int k         = r->live[i];
+        r->goes_on[i] = draw(r, w, &cand[k], k, r->logits + (size_t)i * stride, omp_get_thread_num());
+    }
+    for (int i = 0; i < n_live; i++)
+        if (r->goes_on[i]) r->live[still++] = r->live[i];
+    return still;
+}
+
+/* All candidates of the turn.  The prompt's last position feeds each one's first draw; then one row per live candidate and
+ * step. */
 static int generate(responder *r, const walk *w, candidate *cand, int *evaluated, err *e)
 {
-    int    N = w->o->n_cand, n_live = 0, P = (int)w->prompt.n, got;
-    size_t V = (size_t)gpt2_cfg(r->fwd)->n_vocab;
+    int N = w->o->n_cand, n_live, P = (int)w->prompt.n, got;
     got = gpt2_sync(r->fwd, r->cache, w->prompt.v, P, r->logits, evaluated, e);
     if (got) return got;
-    for (int k = 0; k < N; k++)
-        if (draw(r, w, &cand[k], k, r->logits)) r->live[n_live++] = k;
+    for (int k = 0; k < N; k++) r->live[k] = k;
+    n_live = draw_all(r, w, cand, N, 0);
     while (n_live > 0) {
         got = tell(r, N - n_live, N, 0, e);
         if (got) return got;
@@ -475,12 +512,7 @@ static int generate(responder *r, const walk *w, candidate *cand, int *evaluated
         }
         got = gpt2_forward(r->fwd, r->cache, &r->batch, r->logits, e);
         if (got) return got;
-        int still = 0;
-        for (int i = 0; i < n_live; i++) {
-            int k = r->live[i];
-            if (draw(r, w, &cand[k], k, r->logits + (size_t)i * V)) r->live[still++] = k;
-        }
-        n_live = still;
+        n_live = draw_all(r, w, cand, n_live, (size_t)gpt2_cfg(r->fwd)->n_vocab);
     }
     return OK;
 }
@@ -497,7 +529,8 @@ static int look_at(const responder *r, candidate *cand, int n, str user, arena *
         int got = decode(r, c->id, c->n, a, &c->text, e);
         if (got) return got;
         for (int j = 0; j < k && c->dup_of < 0; j++)
-            if (cand[j].dup_of < 0 && cand[j].n == c->n && memcmp(cand[j].id, ids, (size_t)c->n * sizeof *ids) == 0) c->dup_of = j;
+            if (cand[j].dup_of < 0 && cand[j].n == c->n && memcmp(cand[j].id, ids, (size_t)c->n * sizeof *ids) == 0)
+                c->dup_of = j;
         if (is_empty(c->text)) {
             c->fate   = CAND_EMPTY;
             c->dup_of = -1;
@@ -563,8 +596,9 @@ static int job_run(score_job *j, const gpt2 *m, int per_token, err *e)
     return gpt2_score(m, j->row, j->n, j->from, j->rows, j->logp, per_token ? j->tok : NULL, e);
 }
 
-/* bwd and n_source of every usable candidate; joint: also score.  turns (n,): those kept in the prompt, the line to answer last.
- * Row of candidate c: c + separator, then the source; c is masked (from = first source token).  In joint mode c's own tokens count too. */
+/* bwd and n_source of every usable candidate; joint: also score.  turns (n,): those kept in the prompt, the line to answer
+ * last. Row of candidate c: c + separator, then the source; c is masked (from = first source token).  In joint mode c's
+ * own tokens count too. */
 static int score_reverse(const responder *r, const turn *turns, int n, candidate *cand, int n_cand, const respond_opts *o, err *e)
 {
     const format *f = &gpt2_about(r->bwd)->fmt;
@@ -581,7 +615,8 @@ static int score_reverse(const responder *r, const turn *turns, int n, candidate
         if (!is_usable(&cand[k])) continue;
         size_t start = j.ids.n;
         /* The same room for everybody's source: scores against different sources cannot be compared. */
-        got = format_reverse(f, turns, n, o->source_turns, cand[k].id, cand[k].n, ctx - (longest - cand[k].n), &j.ids, &j.from[i], e);
+        got = format_reverse(f, turns, n, o->source_turns, cand[k].id, cand[k].n, ctx - (longest - cand[k].n), &j.ids,
+                             &j.from[i], e);
         if (got) break;
         j.n[i] = (int)(j.ids.n - start);
         j.from[i] -= (int)start;
@@ -633,7 +668,8 @@ static int score_forward(const responder *r, const ivec *prompt, candidate *cand
 static int check_mode(const responder *r, int mode, err *e)
 {
     if (r->bwd || !needs_reverse(mode)) return OK;
-    return err_set(e, E_ARG, "mode %s ranks with a backward model, and there is none beside %s (modes forward and none need none)",
+    return err_set(e, E_ARG,
+                   "mode %s ranks with a backward model, and there is none beside %s (modes forward and none need none)",
                    respond_mode_name(mode), gpt2_path(r->fwd));
 }
 
@@ -641,7 +677,8 @@ static int check_mode(const responder *r, int mode, err *e)
 static int make_prompt(const responder *r, walk *w, int *cut, err *e)
 {
     int max_turns = w->o->max_turns, got;
-    got = format_prompt(&gpt2_about(r->fwd)->fmt, w->turns, w->n, max_turns, gpt2_cfg(r->fwd)->n_ctx - w->max_new, &w->prompt, &w->first, cut, e);
+    got = format_prompt(&gpt2_about(r->fwd)->fmt, w->turns, w->n, max_turns, gpt2_cfg(r->fwd)->n_ctx - w->max_new, &w->prompt,
+                        &w->first, cut, e);
     if (got) return got;
     turn *last = &w->turns[w->n - 1];
     if (*cut) {
@@ -662,7 +699,8 @@ int respond_score(responder *r, const turn *turns, int n, candidate *cand, int n
         c->fwd = c->bwd = c->score = NAN;
         if (c->n > longest) longest = c->n;
     }
-    if (longest > clip_new(r, longest)) return err_set(e, E_LIMIT, "a reply of %d tokens is more than half of the context", longest);
+    if (longest > clip_new(r, longest))
+        return err_set(e, E_LIMIT, "a reply of %d tokens is more than half of the context", longest);
     walk w = { .o = o, .max_new = longest + 1, .n = n, .turns = malloc((size_t)n * sizeof *w.turns) };
     if (!w.turns) return no_memory(e);
     memcpy(w.turns, turns, (size_t)n * sizeof *turns);
@@ -754,7 +792,8 @@ static void digest_ids(const ivec *ids, char out[65])
     sha256_init(&h);
     for (size_t i = 0; i < ids->n; i++) {
         uint32_t x = (uint32_t)ids->v[i];
-        sha256_add(&h, (unsigned char[]){ (unsigned char)x, (unsigned char)(x >> 8), (unsigned char)(x >> 16), (unsigned char)(x >> 24) }, 4);
+        sha256_add(&h, (unsigned char[]){ (unsigned char)x, (unsigned char)(x >> 8), (unsigned char)(x >> 16),
+                                          (unsigned char)(x >> 24) }, 4);
     }
     sha256_end(&h, d);
     sha256_hex(d, out);
@@ -815,7 +854,8 @@ static int answer(responder *r, walk *w, arena *a, reply *out, err *e)
     got = generate(r, w, out->cand, &out->evaluated, e);
     if (got == OK) got = look_at(r, out->cand, out->n, out->user_text, a, e);
     if (got == OK) got = tell(r, out->n, out->n, 1, e);
-    if (got == OK && needs_reverse(o->mode)) got = score_reverse(r, w->turns + w->first, w->n - w->first, out->cand, out->n, o, e);
+    if (got == OK && needs_reverse(o->mode))
+        got = score_reverse(r, w->turns + w->first, w->n - w->first, out->cand, out->n, o, e);
     if (got == OK) got = respond_rank(out->cand, out->n, o, &out->chosen, e);
     if (got) return got;
     return out->chosen >= 0 ? show(r, out, a, e) : say(r, out, REPLY_STOCK, stock_line(o->lang), a, e);
@@ -835,7 +875,8 @@ int respond(responder *r, const turn *hist, int n, str user, const respond_opts 
     out->user_text = arena_str(a, user, e);
     if (!out->user_text.s) return E_NOMEM;
     got = judge(r, out->user_text, WHERE_USER, a, &out->user_v, e);
-    if (got == OK && out->user_v.action >= RULE_REDACT) got = safety_redact(r->rules, out->user_text, &out->user_v, a, &out->user_text, e);
+    if (got == OK && out->user_v.action >= RULE_REDACT)
+        got = safety_redact(r->rules, out->user_text, &out->user_v, a, &out->user_text, e);
     if (got == OK) got = encode(r, out->user_text, a, &out->user_id, &out->n_user_id, e);
     if (got) return got;
     if (out->user_v.action == RULE_BLOCK) return say(r, out, REPLY_REFUSED, refusal(r, &out->user_v, o->lang), a, e);

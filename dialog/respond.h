@@ -1,5 +1,6 @@
-/* respond: the heart.  (history, user text, options + seed) -> a reply record with all candidates.  No database, clock, terminal or hidden state: the same
- * arguments give the same record, to the bit, whatever the batch, the threads or what the cache holds. */
+/* respond: the heart.  (history, user text, options + seed) -> a reply record with all candidates.  No database, clock,
+ * terminal or hidden state: the same arguments give the same record, to the bit, whatever the batch, the threads or what
+ * the cache holds. */
 #ifndef DUET_RESPOND_H
 #define DUET_RESPOND_H
 
@@ -20,7 +21,8 @@ int         respond_mode_of_name(const char *s); /* -1 */
 
 typedef struct {
     int      mode, n_cand, max_new, min_new, max_turns, source_turns;
-    int      first_cand;   /* candidate 0 draws what candidate first_cand of a larger turn would: k of N alone is n_cand 1, first_cand k */
+    /* candidate 0 draws what candidate first_cand of a larger turn would: k of N alone is n_cand 1, first_cand k */
+    int      first_cand;
     int      top_k, top_p_rule, rep_rule, rep_scope, no_repeat; /* as in sample.h */
     float    top_p, temperature, rep_penalty;
     float    lambda, gamma, mmi_temperature;
@@ -35,7 +37,8 @@ int respond_opts_parse(respond_opts *o, str s, err *e);       /* starts from def
 int respond_opts_check(const respond_opts *o, err *e);        /* ranges */
 
 const char *respond_fate_name(int fate); /* "ok", "empty", "duplicate", "blocked", "echo", "nan" */
-enum { /* fate of a candidate; an echo is ranked only when no CAND_OK is left, a NaN only when no echo is either */ CAND_OK = 0, CAND_EMPTY, CAND_DUPLICATE, CAND_BLOCKED, CAND_ECHO, CAND_NAN };
+/* Fate of a candidate.  An echo is ranked only when no CAND_OK is left, a NaN only when no echo is either. */
+enum { CAND_OK = 0, CAND_EMPTY, CAND_DUPLICATE, CAND_BLOCKED, CAND_ECHO, CAND_NAN };
 typedef struct {
     str        text;
     const int *id;       /* (n,) without the separator */
@@ -69,7 +72,8 @@ typedef struct {
 } reply;
 
 typedef struct responder responder;
-/* fwd and bwd (may be NULL) stay the caller's; they must share a tokenizer (E_ARG names both files) and not be swapped.  rules may be NULL. */
+/* fwd and bwd (may be NULL) stay the caller's; they must share a tokenizer (E_ARG names both files) and not be swapped.
+ * rules may be NULL. */
 int  responder_new(responder **r, gpt2 *fwd, gpt2 *bwd, const safety *rules, err *e);
 void responder_free(responder *r);
 void responder_set_rules(responder *r, const safety *rules);
@@ -79,12 +83,14 @@ gpt2 *responder_bwd(const responder *r); /* NULL when none */
 typedef int respond_progress(void *ctx, int done, int total, int scoring);
 void responder_on_progress(responder *r, respond_progress *f, void *ctx);
 
-/* hist (n,) oldest first, without the new line; their ids must come from the same tokenizer (turns with text and no ids are tokenised here, turns
- * without either are skipped).  Everything in *out lives in `a`.
- *   - A user line that safety blocks: REPLY_REFUSED with the rule's message; the models do nothing, prompt_digest is "".
+/* hist (n,) oldest first, without the new line; their ids must come from the same tokenizer (turns with text and no ids
+ * are tokenised here, turns without either are skipped).  Everything in *out lives in `a`.
+ *   - A user line that safety blocks: REPLY_REFUSED with the rule's message; the models do nothing, prompt_digest is
+ *     "".
  *   - A line without a single token, or no usable candidate: REPLY_STOCK with a plain line in the options' language.
  *   - max_new is clipped to half of the context of either model; the prompt gets what is left of the forward model's.
- *   - All candidates are scored against the same source: the last source_turns turns of those kept in the prompt (0 = all of them), newest first,
+ *   - All candidates are scored against the same source: the last source_turns turns of those kept in the prompt (0 =
+ *     all of them), newest first,
  *     cut alike for all when the longest candidate leaves no room for more. */
 int respond(responder *r, const turn *hist, int n, str user, const respond_opts *o, arena *a, reply *out, err *e);
 /* Tokenise a turn's text into the arena (for histories that come as text). */
@@ -92,11 +98,12 @@ int respond_turn(responder *r, str text, int speaker, arena *a, turn *out, err *
 
 /* ---- the parts, for evaluation, audit and tests ---- */
 
-/* Teacher-forced scores of given replies: turns (n,) oldest first, the line to answer last.  In: id, n, ended, fate of each candidate.  Out for those with
- * fate CAND_OK or CAND_ECHO: fwd; and when the mode has use for it bwd, n_source (and score in joint mode).  The numbers of the others become NaN. */
+/* Teacher-forced scores of given replies: turns (n,) oldest first, the line to answer last.  In: id, n, ended, fate of
+ * each candidate.  Out for those with fate CAND_OK or CAND_ECHO: fwd; and when the mode has use for it bwd, n_source (and
+ * score in joint mode).  The numbers of the others become NaN. */
 int respond_score(responder *r, const turn *turns, int n, candidate *cand, int n_cand, const respond_opts *o, err *e);
-/* Score and choose: sets score (joint: already there) and CAND_NAN, gives duplicates the numbers of their first.  *chosen = -1 when nothing is usable.
- * Order: score desc, fwd desc, index asc; NaN last. */
+/* Score and choose: sets score (joint: already there) and CAND_NAN, gives duplicates the numbers of their first.  *chosen
+ * = -1 when nothing is usable. Order: score desc, fwd desc, index asc; NaN last. */
 int respond_rank(candidate *cand, int n, const respond_opts *o, int *chosen, err *e);
 /* Is the reply the user's own line, apart from ASCII case, white space and punctuation (ASCII and CJK)? */
 int respond_is_echo(str user, str text);

@@ -1,0 +1,369 @@
+/* audit: a true record replays to the bit, with two small random models and real rules; every single change of what comes out
+ * is seen and named; what cannot be compared is said to be so, not passed. */
+#include "tests/dialog/records.h"
+
+#include "eval/audit.h"
+#include "models/ops.h"
+
+#include <omp.h>
+
+/* ---- a small world ---------------------------------------------------------------------------------------------- */
+
+static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n你\n好\n我\n是\n谁\n吗\n的\n天\n气\n很\n不\n错\n吃\n饭\n了\n想\n去\n看\n电\n影\n和\n，\n。\n？\n";
+static const char rules_text[] = "[rule t.block]\ncategory: test\nwhere: user\naction: block\npattern: 影\nmessage zh: 不聊这个\nmessage en: not that\n"
+                                 "[rule t.red]\ncategory: test\nwhere: both\naction: redact\npattern: 谁\nlabel zh: 略\nlabel en: x\n"
+                                 "[rule t.flag]\ncategory: test\nwhere: both\naction: flag\npattern: 天\n"
+                                 "[rule t.reply]\ncategory: test\nwhere: reply\naction: block\npattern: 错\nmessage zh: x\nmessage en: y\n";
+static gpt2   *fwd, *bwd;
+static safety *rules;
+
+static gpt2 *new_model(const char *name, uint64_t seed, int role)
+{
+    const char  *words = in_dir("vocab.txt"), *path = in_dir(name);
+    tokenizer   *t;
+    gpt2_tensor *list;
+    gpt2        *m;
+    size_t       n;
+    spit(words, vocab, sizeof vocab - 1);
+    OKAY(tokenizer_open_wordpiece(&t, words, 1, &e));
+    gpt2_config c = { .n_vocab = tokenizer_size(t), .n_ctx = 64, .n_embd = 16, .n_head = 2, .n_layer = 2, .n_inner = 64, .eps = 1e-5f, .act = ACT_GELU_NEW,
+                      .scale_attn = 1, .tied = 1 };
+    assert_true(gpt2_tensors(&c, &list, &n, &e) > 0);
+    free(list);
+    float *slab = calloc(n, sizeof *slab);
+    for (size_t i = 0; i < n; i++) slab[i] = (float)(0.5 * rng_normal(seed, 0, i)); /* wide enough that draws differ */
+    gpt2_meta meta = { .fmt = { FORMAT_CLS_SEP, tokenizer_specials(t).bos, tokenizer_specials(t).eos }, .role = role, .name = "tiny" };
+    OKAY(gpt2_save(path, &c, slab, t, &meta, NULL, &e));
+    free(slab);
+    tokenizer_close(t);
+    OKAY(gpt2_open(&m, path, &e));
+    return m;
+}
+
+static int make_world(void **s)
+{
+    (void)s;
+    const char *p = in_dir("test.rules");
+    fwd           = new_model("fwd.gguf", 1, ROLE_FORWARD);
+    bwd           = new_model("bwd.gguf", 2, ROLE_BACKWARD);
+    spit(p, rules_text, sizeof rules_text - 1);
+    OKAY(safety_open(&rules, &p, 1, &e));
+    return 0;
+}
+static int drop_world(void **s)
+{
+    safety_close(rules);
+    gpt2_close(fwd);
+    gpt2_close(bwd);
+    return drop_folder(s);
+}
+
+/* One line answered and stored, as chat does it. */
+static int64_t talk(history *h, responder *r, int64_t conv, const char *line, const respond_opts *o)
+{
+    arena   a = { 0 };
+    turn   *t;
+    reply   rep;
+    int     n;
+    int64_t id;
+    OKAY(hist_turns(h, conv, 0, &a, &t, &n, &e));
+    OKAY(respond(r, t, n, str_of(line), o, &a, &rep, &e));
+    OKAY(hist_append(h, conv, &rep, o, STR("2026-11-24T15:04:05Z"), 0.1, &id, &e));
+    arena_free(&a);
+    return id;
+}
+
+/* A conversation with everything in it.  Rows: 1 model, 2 refused, 3 redacted line, 4 model, 5 undo of 4, 6 model in another
+ * mode, 7 model, 8 a line without a word the models know (stock). */
+static int64_t make_talk(history *h, responder *r, int64_t id[9])
+{
+    int64_t      conv;
+    respond_opts o = respond_defaults();
+    o.n_cand       = 8;
+    o.max_new      = 8;
+    o.seed         = 4711;
+    OKAY(hist_new(h, STR(""), &conv, &e));
+    id[1] = talk(h, r, conv, "你好吗", &o);
+    id[2] = talk(h, r, conv, "我想看电影", &o);
+    id[3] = talk(h, r, conv, "你是谁", &o);
+    o.seed++;
+    id[4] = talk(h, r, conv, "天气不错", &o);
+    OKAY(hist_undo(h, conv, STR("2026-11-24T15:04:06Z"), NULL, &e));
+    o.mode = MODE_SAMPLED;
+    id[6]  = talk(h, r, conv, "天气很好", &o);
+    o.mode = MODE_JOINT;
+    id[7]  = talk(h, r, conv, "吃饭了吗", &o);
+    id[8]  = talk(h, r, conv, "   ", &o);
+    return conv;
+}
+
+static audit_result replay(history *h, int64_t id, const audit_machine *m)
+{
+    audit_result x;
+    arena        a = { 0 };
+    OKAY(audit_replay(h, id, m, &a, &x, &e));
+    arena_free(&a);
+    assert_int_equal(x.turn, id);
+    assert_true((x.result == AUDIT_IDENTICAL) == (x.what[0] == 0));
+    return x;
+}
+static void wants(history *h, int64_t id, const audit_machine *m, int result, const char *word)
+{
+    audit_result x = replay(h, id, m);
+    if (x.result != result || !strstr(x.what, word))
+        fail_msg("%s (%s), wanted %s with '%s'", audit_result_name(x.result), x.what, audit_result_name(result), word);
+}
+
+/* ---- tests ------------------------------------------------------------------------------------------------------- */
+
+static void a_true_record_replays(void **s)
+{
+    (void)s;
+    history   *h = open_new(in_dir("true.db"));
+    responder *r, *fresh;
+    int64_t    id[9];
+    OKAY(responder_new(&r, fwd, bwd, rules, &e));
+    make_talk(h, r, id);
+    hist_close(h);
+    OKAY(hist_open(&h, in_dir("true.db"), HIST_READ, &e));
+    exchange x;
+    OKAY(hist_exchange(h, id[2], &mem, &x, &e));
+    assert_int_equal(x.r.kind, REPLY_REFUSED);
+    OKAY(hist_exchange(h, id[3], &mem, &x, &e));
+    assert_int_equal(x.r.user_v.action, RULE_REDACT);
+    OKAY(hist_exchange(h, id[8], &mem, &x, &e));
+    assert_int_equal(x.r.kind, REPLY_STOCK);
+    /* another responder, other threads, backwards: no state carries over */
+    OKAY(responder_new(&fresh, fwd, bwd, rules, &e));
+    audit_models  am = { fresh, rules };
+    audit_machine m  = audit_machine_of(&am);
+    for (int threads = 1; threads <= 2; threads++) {
+        omp_set_num_threads(threads);
+        for (int i = 8; i >= 1; i--)
+            if (i != 5) wants(h, id[i], &m, AUDIT_IDENTICAL, "");
+    }
+    audit_result x5;
+    assert_int_equal(audit_replay(h, id[4] + 1, &m, &mem, &x5, &e), E_ARG); /* the undo row */
+    responder_free(fresh);
+    responder_free(r);
+    hist_close(h);
+}
+
+/* A machine that answers truly and then bends one thing. */
+enum { B_NONE, B_KIND, B_CHOSEN, B_PROMPT, B_TEXT, B_REPLY_IDS, B_CUT, B_VERDICT, B_COUNT, B_IDS, B_CTEXT, B_ENDED, B_FATE, B_DUP, B_FWD, B_BWD, B_SOURCE,
+       B_SCORE, B_CVERDICT, B_FAIL, B_NUMERICS, B_ALL };
+typedef struct {
+    audit_models  real;
+    audit_machine m;
+    int           bend, at; /* at: the candidate */
+    double        shift;    /* of scores, in score() */
+} bender;
+
+static int bent_respond(void *ctx, const turn *hist, int n, str user, const respond_opts *o, arena *a, reply *out, err *er)
+{
+    bender *b = ctx;
+    int     r = respond(b->real.r, hist, n, user, o, a, out, er);
+    if (r) return r;
+    candidate *c  = out->n ? &out->cand[b->at] : NULL;
+    int       *id = arena_new(a, 64, sizeof *id);
+    switch (b->bend) {
+    case B_KIND: out->kind = REPLY_STOCK; break;
+    case B_CHOSEN: out->chosen = (out->chosen + 1) % out->n; break;
+    case B_PROMPT: out->prompt_digest[5] ^= 1; break;
+    case B_TEXT: out->text.n--; break;
+    case B_REPLY_IDS: out->n_id--; break;
+    case B_CUT: out->cut++; break;
+    case B_VERDICT: out->user_v.action++; break;
+    case B_COUNT: out->n--; break;
+    case B_IDS:
+        memcpy(id, c->id, (size_t)c->n * sizeof *id);
+        id[0] ^= 1;
+        c->id = id;
+        break;
+    case B_CTEXT: c->text = STR("x"); break;
+    case B_ENDED: c->ended ^= 1; break;
+    case B_FATE: c->fate ^= 1; break;
+    case B_DUP: c->dup_of++; break;
+    case B_FWD: c->fwd = nextafter(c->fwd, 0); break; /* one bit */
+    case B_BWD: c->bwd = nextafter(c->bwd, 0); break;
+    case B_SOURCE: c->n_source++; break;
+    case B_SCORE: c->score = nextafter(c->score, 0); break;
+    case B_CVERDICT: c->v.rule++; break;
+    case B_FAIL: return err_set(er, E_LIMIT, "no reply today");
+    case B_NUMERICS:
+        out->numerics = "another arithmetic";
+        if (out->n) out->cand[0].fwd += 1, out->chosen = 0; /* may differ then: other draws */
+        break;
+    default: break;
+    }
+    return OK;
+}
+static int bent_score(void *ctx, const turn *turns, int n, candidate *cand, int n_cand, const respond_opts *o, err *er)
+{
+    bender *b = ctx;
+    int     r = respond_score(b->real.r, turns, n, cand, n_cand, o, er);
+    for (int k = 0; k < n_cand; k++) cand[k].fwd += k == b->at ? b->shift : 0;
+    return r;
+}
+static int bent_redacts(void *ctx, int rule) { return safety_rule_at(((bender *)ctx)->real.rules, rule)->action == RULE_REDACT; }
+
+static void bender_open(bender *b)
+{
+    *b = (bender){ .real.rules = rules };
+    OKAY(responder_new(&b->real.r, fwd, bwd, rules, &e));
+    b->m         = audit_machine_of(&b->real);
+    b->m.ctx     = b;
+    b->m.respond = bent_respond;
+    b->m.score   = bent_score;
+    b->m.redacts = bent_redacts;
+}
+
+static void every_difference_is_seen(void **s)
+{
+    (void)s;
+    static const char *const named[B_ALL] = { "", "stock line", "was chosen", "prompt", "reply text", "reply tokens", "cut", "verdict on", "there were", "tokens",
+                                              "text", "end", "fate", "dup_of", "fwd", "bwd", "n_source", "score", "verdict", "no reply today" };
+    history *h = open_new(in_dir("bent.db"));
+    bender   b;
+    int64_t  id[9];
+    exchange x;
+    bender_open(&b);
+    make_talk(h, b.real.r, id);
+    OKAY(hist_exchange(h, id[1], &mem, &x, &e));
+    assert_true(x.r.chosen >= 0 && x.r.cand[x.r.chosen].n > 0);
+    b.at = x.r.chosen; /* one that has all the numbers */
+    for (b.bend = B_NONE; b.bend < B_NUMERICS; b.bend++) wants(h, id[1], &b.m, b.bend ? AUDIT_DIFFERENT : AUDIT_IDENTICAL, named[b.bend]);
+    b.bend = B_FWD; /* the last candidate counts as much as the first */
+    b.at   = x.r.n - 1;
+    wants(h, id[1], &b.m, AUDIT_DIFFERENT, "candidate 7: fwd");
+    b.bend = B_KIND;
+    wants(h, id[2], &b.m, AUDIT_DIFFERENT, "it was refused");
+    b.bend = B_VERDICT; /* of a redacted line the raw one is not there: its verdict is not compared */
+    wants(h, id[3], &b.m, AUDIT_IDENTICAL, "");
+    responder_free(b.real.r);
+    hist_close(h);
+}
+
+static void other_arithmetic_is_scored_again(void **s)
+{
+    (void)s;
+    history *h = open_new(in_dir("arith.db"));
+    bender   b;
+    int64_t  id[9];
+    exchange x;
+    bender_open(&b);
+    make_talk(h, b.real.r, id);
+    b.bend = B_NUMERICS;
+    OKAY(hist_exchange(h, id[1], &mem, &x, &e));
+    for (b.at = 0; x.r.cand[b.at].fate != CAND_OK; b.at++) {} /* one that is scored */
+    for (int i = 1; i <= 7; i++) {
+        if (i == 2 || i == 5) continue;
+        b.shift        = 0;
+        audit_result a = replay(h, id[i], &b.m);
+        assert_int_equal(a.result, AUDIT_WITHIN);
+        assert_true(a.n_compared > 0);
+        /* The same arithmetic in truth, but other batches: respond() scores what it draws step by step, respond_score all at
+         * once.  Row-invariant, so no bit differs. */
+        assert_true(a.max_dlogp == 0);
+    }
+    b.shift = 0.009; /* the tolerance is 0.01 */
+    wants(h, id[1], &b.m, AUDIT_WITHIN, "another arithmetic");
+    b.shift = 0.011;
+    wants(h, id[1], &b.m, AUDIT_DIFFERENT, "another arithmetic");
+    b.m.tolerance = 0.02;
+    wants(h, id[1], &b.m, AUDIT_WITHIN, "another arithmetic");
+    wants(h, id[2], &b.m, AUDIT_IDENTICAL, ""); /* a refusal needs no arithmetic */
+    wants(h, id[8], &b.m, AUDIT_NOT_COMPARABLE, "no scores");
+    responder_free(b.real.r);
+    hist_close(h);
+}
+
+static void what_cannot_be_compared(void **s)
+{
+    (void)s;
+    history *h = open_new(in_dir("cannot.db")), *other;
+    bender   b;
+    int64_t  id[9], stale, blocked;
+    turn    *t;
+    int      n;
+    bender_open(&b);
+    int64_t       conv = make_talk(h, b.real.r, id);
+    audit_machine m    = b.m;
+    m.fwd = "f00";
+    wants(h, id[1], &m, AUDIT_NOT_COMPARABLE, "forward model");
+    m     = b.m;
+    m.bwd = "";
+    wants(h, id[1], &m, AUDIT_NOT_COMPARABLE, "backward model");
+    m       = b.m;
+    m.rules = "x";
+    wants(h, id[1], &m, AUDIT_NOT_COMPARABLE, "rules");
+    /* A line that was redacted and blocked: what was blocked may be what is gone. */
+    respond_opts o = respond_defaults();
+    o.n_cand       = 2;
+    blocked        = talk(h, b.real.r, conv, "谁看电影", &o);
+    exchange x;
+    OKAY(hist_exchange(h, blocked, &mem, &x, &e));
+    assert_int_equal(x.r.kind, REPLY_REFUSED);
+    wants(h, blocked, &b.m, AUDIT_IDENTICAL, ""); /* here it is still there */
+    /* Two programs in one conversation. */
+    OKAY(hist_turns(h, conv, 0, &mem, &t, &n, &e));
+    OKAY(hist_open(&other, in_dir("cannot.db"), HIST_WRITE, &e));
+    talk(other, b.real.r, conv, "你好", &o);
+    hist_close(other);
+    reply rep;
+    OKAY(respond(b.real.r, t, n, STR("我很好"), &o, &mem, &rep, &e));
+    OKAY(hist_append(h, conv, &rep, &o, STR("x"), 0, &stale, &e));
+    wants(h, stale, &b.m, AUDIT_NOT_COMPARABLE, "another program");
+    /* Forgetting. */
+    OKAY(hist_forget(h, conv, 1, STR("x"), NULL, &e));
+    wants(h, id[1], &b.m, AUDIT_NOT_COMPARABLE, "forgotten");
+    wants(h, id[3], &b.m, AUDIT_NOT_COMPARABLE, "words before it");
+    responder_free(b.real.r);
+    hist_close(h);
+}
+
+static void faults_are_listed(void **s)
+{
+    (void)s;
+    const char  *path = in_dir("faults.db");
+    history     *h;
+    audit_fault *f;
+    int          n;
+    int64_t      rows;
+    make_record(path);
+    OKAY(hist_open(&h, path, HIST_READ, &e));
+    OKAY(audit_verify(h, &mem, &f, &n, &rows, &e));
+    assert_int_equal(n, 0);
+    assert_int_equal(rows, 3 * 5 + 1);
+    hist_close(h);
+    assert_int_equal(raw(path, "UPDATE turn SET reply_text='x' WHERE conv=1 AND n=2; UPDATE turn SET seed=1 WHERE conv=3 AND n=5"), 2);
+    OKAY(hist_open(&h, path, HIST_READ, &e));
+    OKAY(audit_verify(h, &mem, &f, &n, &rows, &e));
+    assert_int_equal(n, 2);
+    assert_int_equal(f[0].conv, 1);
+    assert_int_equal(f[1].conv, 3);
+    assert_int_equal(rows, 1 + 5 + 4);
+    assert_non_null(strstr(f[0].what.s, "digest"));
+    hist_close(h);
+    make_record(path);
+    assert_int_equal(raw(path, "INSERT INTO hit VALUES(999,0,0,0,0,0,0)"), 1);
+    OKAY(hist_open(&h, path, HIST_READ, &e));
+    OKAY(audit_verify(h, &mem, &f, &n, &rows, &e));
+    assert_int_equal(n, 1);
+    assert_int_equal(f[0].conv, 0);
+    assert_int_equal(f[0].turn, -1);
+    hist_close(h);
+}
+
+int main(void)
+{
+    if (make_folder()) return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_true_record_replays),
+        cmocka_unit_test(every_difference_is_seen),
+        cmocka_unit_test(other_arithmetic_is_scored_again),
+        cmocka_unit_test(what_cannot_be_compared),
+        cmocka_unit_test(faults_are_listed),
+    };
+    return cmocka_run_group_tests_name("audit", tests, make_world, drop_world);
+}

@@ -26,7 +26,7 @@ OPT    ?= -O3
 CFLAGS ?= $(OPT) -g
 WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wno-psabi \
           -Werror=implicit-function-declaration -Werror=incompatible-pointer-types
-ALLFLAGS = -std=c11 -D_POSIX_C_SOURCE=200809L -ffp-contract=off -fno-math-errno -fopenmp $(WARN) -I. $(CFLAGS) $(call pkgflags,$(PKGS)) \
+ALLFLAGS = -std=c11 -D_DEFAULT_SOURCE -ffp-contract=off -fno-math-errno -fopenmp $(WARN) -I. $(CFLAGS) $(call pkgflags,$(PKGS)) \
            -DDUET_VERSION='"$(VERSION)"' -DDUET_PREFIX='"$(PREFIX)"'
 LDALL    = -fopenmp $(CFLAGS) $(LDFLAGS) $(RPATH)
 

@@ -464,7 +464,7 @@ static int op_from_mark(machine *m, int op)
 
 static int op_set_one(machine *m, int op)
 {
-    const pvalue *v[2];
+    const pvalue *v[2] = { NULL, NULL };
     if (!(v[1] = pop(m)) || (op == 's' && !(v[0] = pop(m)))) return E_FORMAT;
     pvalue *to = container(m, op == 's' ? PV_DICT : PV_LIST);
     return !to ? E_FORMAT : op == 's' ? append(m, to, v, 2) : append(m, to, v + 1, 1);

@@ -119,6 +119,13 @@ valgrind: deps-test
 	@DUET_TEST_WRAP="valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite" \
 	  tests/run.sh $(BUILD)/valgrind $(patsubst $(BUILD)/%,$(BUILD)/valgrind/%,$(UNITS))
 
+# The golden vectors that are too large for this repository, where a copy of them is at hand.
+FIXTURES ?= ../shared/fixtures
+.PHONY: check-fixtures
+check-fixtures: deps-test
+	@$(MAKE) --no-print-directory -j2 $(BUILD)/tests/models/test_import
+	@tests/full_import.sh $(BUILD) $(FIXTURES)/models
+
 # ---- install ----
 SHARE := $(DESTDIR)$(PREFIX)/share/duet
 .PHONY: install uninstall clean help
@@ -141,6 +148,7 @@ help:
 	'make install PREFIX=…  program to PREFIX/bin, models and rules to PREFIX/share/duet' \
 	'make asan              the suite under AddressSanitizer and UBSan' \
 	'make valgrind          the unit tests under valgrind' \
+	'make check-fixtures    every reference checkpoint, where they are at hand (FIXTURES=DIR)' \
 	'make clean             remove $(BUILD)/'
 
 -include $(shell [ -d $(BUILD) ] && find $(BUILD) -name '*.d')

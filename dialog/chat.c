@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 #include <wchar.h>
@@ -153,6 +154,15 @@ static int progress(void *ctx, int done, int total, int scoring)
                 scoring ? tr(s, "反向打分", "scoring") : tr(s, "想好了", "candidates"), done, total, paint(s, C_OFF)),
             fflush(stdout);
     return interrupted;
+}
+
+/* What is typed while a reply is being made stays in the terminal's queue for readline, which shows it; here it would run into the spinner. */
+static void echo(const session *s, int on)
+{
+    struct termios t;
+    if (!s->tty || tcgetattr(STDIN_FILENO, &t) != 0) return;
+    t.c_lflag = on ? t.c_lflag | ECHO : t.c_lflag & ~(tcflag_t)ECHO;
+    tcsetattr(STDIN_FILENO, TCSANOW, &t);
 }
 
 static int on_signal_in_readline(void)
@@ -454,7 +464,9 @@ static int answer(session *s, str line, err *e)
     s->started = now();
     if (s->conv) r = hist_turns(s->o->h, s->conv, 0, &s->mem, &hist, &n, e);
     interrupted = 0;
+    echo(s, 0);
     if (r == OK) r = respond(s->o->r, hist, n, line, &o, &s->mem, &rep, e);
+    echo(s, 1);
     if (s->tty) printf("\r\033[K");
     if (r == E_CANCEL) {
         interrupted = 0;

@@ -20,12 +20,12 @@ static void program_dir(buf *out)
 
 int path_shared(const char *what, const char *prefix, buf *out, err *e)
 {
-    static const char *const near[] = { "/../", "/../share/duet/" };
+    static const char *const near[] = { "/../", "/../share/duet/", "/../../" /* build/asan/duet */ };
     buf                      dir = { 0 }, p = { 0 };
     struct stat              st;
     int                      found = 0;
     program_dir(&dir);
-    for (int i = 0; dir.n && i < 2 && !found; i++) {
+    for (size_t i = 0; dir.n && i < sizeof near / sizeof near[0] && !found; i++) {
         buf_reset(&p);
         buf_fmt(&p, "%s%s%s", dir.s, near[i], what);
         found = !p.oom && stat(p.s, &st) == 0;

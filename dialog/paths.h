@@ -7,7 +7,7 @@
 #include "models/base.h"
 
 /* The first of these that exists, PROGRAM being the folder of the running program:
- *   PROGRAM/../<what>, PROGRAM/../share/duet/<what>, <prefix>/share/duet/<what>
+ *   PROGRAM/../<what>, PROGRAM/../share/duet/<what>, PROGRAM/../../<what> (a build below build/), <prefix>/share/duet/<what>
  * `what` is relative: "models/weights", "dialog/rules".  prefix: DUET_PREFIX in programs; NULL leaves the last place out.  Appends
  * the path to out; E_IO names the places that were tried. */
 int path_shared(const char *what, const char *prefix, buf *out, err *e);

@@ -126,6 +126,11 @@ check-fixtures: deps-test
 	@$(MAKE) --no-print-directory -j2 $(BUILD)/tests/models/test_import
 	@tests/full_import.sh $(BUILD) $(FIXTURES)/models
 
+# Mistakes planted in a copy of the sources: every one must turn a test red.
+.PHONY: faults
+faults: deps-test
+	@tests/faults.sh $(BUILD)
+
 # ---- install ----
 SHARE := $(DESTDIR)$(PREFIX)/share/duet
 .PHONY: install uninstall clean help
@@ -148,6 +153,7 @@ help:
 	'make install PREFIX=…  program to PREFIX/bin, models and rules to PREFIX/share/duet' \
 	'make asan              the suite under AddressSanitizer and UBSan' \
 	'make valgrind          the unit tests under valgrind' \
+	'make faults            plant mistakes in a copy of the sources: each must turn a test red' \
 	'make check-fixtures    every reference checkpoint, where they are at hand (FIXTURES=DIR)' \
 	'make clean             remove $(BUILD)/'
 

@@ -40,7 +40,7 @@ int hist_set_title(history *h, int64_t conv, str title, err *e);
  * conversation at once.  hist_turns(before = 0) notes how far this handle has read; an exchange appended while others have
  * added rows since is marked stale: its reply did not know them, so it cannot be replayed from the rows before it. */
 int hist_append(history *h, int64_t conv, const reply *r, const respond_opts *o, str created, double seconds, int64_t *turn, err *e);
-/* Mark the last exchange that is not undone as undone: it stays in the record and in the chain (an undo is itself a chained
+/* Mark the last exchange that is neither undone nor forgotten as undone: it stays in the record and in the chain (an undo is itself a chained
  * row), later context skips it. *undone = the exchange's id; may be NULL. */
 int hist_undo(history *h, int64_t conv, str created, int64_t *undone, err *e); /* E_ARG: nothing to undo */
 /* Erase the words of one exchange (its number n), or of all so far (n = 0, the title too): texts, ids, hits, scores, salts and

@@ -392,7 +392,7 @@ int record_mark(history *h, int64_t conv, int what, int target, str created, err
 
 int hist_undo(history *h, int64_t conv, str created, int64_t *undone, err *e)
 {
-    static const char sql[] = "SELECT id,n FROM turn WHERE conv=? AND what<3 AND NOT " IS_UNDONE " ORDER BY n DESC LIMIT 1";
+    static const char sql[] = "SELECT id,n FROM turn WHERE conv=? AND what<3 AND salt IS NOT NULL AND NOT " IS_UNDONE " ORDER BY n DESC LIMIT 1";
     cells             c     = { .h = h, .e = e, .table = "conversation", .id = conv };
     int64_t           id    = 0;
     int               n     = 0, seen, noted, r = store_begin(h, 1, e);

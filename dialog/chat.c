@@ -25,6 +25,7 @@ typedef struct {
     int64_t          conv;    /* 0 until the first line is stored */
     int64_t          last;    /* the exchange shown last, 0 none */
     uint64_t         count;   /* exchanges drawn in this session: the seed's counter */
+    str              stored;  /* the last line as it was stored; empty when none was */
     int              en, tty, color, told_redaction;
     arena            mem;     /* one turn */
     buf              out;
@@ -265,7 +266,7 @@ static int find_last(session *s, err *e)
     int       n, r = hist_exchanges(s->o->h, s->conv, &s->mem, &x, &n, e);
     s->last = 0;
     for (int i = 0; r == OK && i < n; i++)
-        if (!x[i].undone) s->last = x[i].id;
+        if (!x[i].undone && !x[i].forgotten) s->last = x[i].id;
     return r;
 }
 
@@ -300,6 +301,54 @@ static int do_retry(session *s, str arg, err *e)
     return r;
 }
 
+static void tell_copy(void *ctx, const char *path, int64_t exchanges, const char *failed)
+{
+    session *s = ctx;
+    if (!failed && !exchanges) return;
+    printf("%s%s ", paint(s, failed ? C_BAD : C_DIM), tr(s, "备份", "backup"));
+    say_text(s, str_of(path));
+    printf("%s%s%s\n", failed ? tr(s, "：没能改动，里面仍有原文：", ": not changed, it still has the words: ")
+                              : tr(s, "：也忘掉了", ": forgotten there too"), failed ? failed : "", paint(s, C_OFF));
+}
+
+/* Which exchange: none said, the last one; a number as /history shows it; all. */
+static int which_to_forget(session *s, str arg, int *n, err *e)
+{
+    exchange x;
+    int      r;
+    *n = 0;
+    if (str_eq(arg, STR("all"))) return OK;
+    if (arg.n == 0) {
+        r  = load_last(s, &x, e);
+        *n = r == OK ? x.n : 0;
+        return r;
+    }
+    for (size_t i = 0; i < arg.n; i++) {
+        if (arg.s[i] < '0' || arg.s[i] > '9' || i > 8)
+            return err_set(e, E_ARG, tr(s, "/forget 要一个轮次号码或 all，不是 '%.*s'", "/forget wants the number of an exchange or all, not '%.*s'"),
+                           arg.n < 40 ? (int)arg.n : 40, arg.s);
+        *n = *n * 10 + (arg.s[i] - '0');
+    }
+    return *n ? OK : err_set(e, E_ARG, "%s", tr(s, "轮次从 1 数起", "exchanges are counted from 1"));
+}
+
+static int do_forget(session *s, str arg, err *e)
+{
+    char t[32], line[200];
+    int  n, count;
+    if (!s->conv) return err_set(e, E_ARG, "%s", tr(s, "这次对话还是空的", "this conversation is empty"));
+    int r = which_to_forget(s, arg, &n, e);
+    if (r == OK) r = hist_forget(s->o->h, s->conv, n, utc(t), &count, e);
+    if (r) return r;
+    if (s->tty) clear_history(); /* readline's memory has the words too */
+    r = hist_forget_copies(s->o->h, s->conv, &n, 1, STR(""), str_of(t), tell_copy, s, e);
+    if (r == OK) r = find_last(s, e);
+    snprintf(line, sizeof line, s->en ? "(%d exchange%s forgotten: the words are gone, their digests stay, so the record still verifies)"
+                                      : "（忘掉了 %d 轮%s：原文已抹去，只留摘要，记录仍可验证）", count, s->en && count != 1 ? "s" : "");
+    note(s, line);
+    return r;
+}
+
 static int do_new(session *s, str arg, err *e)
 {
     (void)arg, (void)e;
@@ -319,7 +368,7 @@ static int resume(session *s, int64_t conv, err *e)
     s->conv = conv;
     s->last = 0;
     for (int i = 0; i < n; i++) {
-        if (x[i].undone) continue;
+        if (x[i].undone || x[i].forgotten) continue;
         s->last = x[i].id;
         if (s->tty && memchr(x[i].r.user_text.s, 0, x[i].r.user_text.n) == NULL) add_history(x[i].r.user_text.s);
         if (i < n - 3) continue;
@@ -368,7 +417,8 @@ static int do_history(session *s, str arg, err *e)
     int r = hist_exchanges(s->o->h, s->conv, &s->mem, &x, &n, e);
     for (int i = 0; r == OK && i < n; i++) {
         printf("%s%4d %.*s%s%s\n", paint(s, C_DIM), x[i].n, (int)x[i].created.n, x[i].created.s,
-               x[i].undone ? tr(s, " （已撤回）", " (undone)") : "", paint(s, C_OFF));
+               x[i].forgotten ? tr(s, " （已忘掉）", " (forgotten)") : x[i].undone ? tr(s, " （已撤回）", " (undone)") : "", paint(s, C_OFF));
+        if (x[i].forgotten) continue;
         printf("     %s ", tr(s, "你>", "you>"));
         say_text(s, x[i].r.user_text);
         printf("\n     %s ", tr(s, "小对>", "duet>"));
@@ -392,7 +442,7 @@ static int do_save(session *s, str arg, err *e)
     if (r == OK) r = out_open(&f, path.s, e);
     if (r) return r;
     for (int i = 0; r == OK && i < n; i++) {
-        if (x[i].undone || x[i].r.kind == REPLY_REFUSED) continue;
+        if (x[i].undone || x[i].forgotten || x[i].r.kind == REPLY_REFUSED) continue;
         buf_reset(&s->out);
         buf_visible(&s->out, x[i].r.user_text);
         buf_chr(&s->out, '\n');
@@ -423,6 +473,7 @@ static const slash slashes[] = {
     { "/candidates", do_candidates, "", "上一句回复的全部候选和两个分数", "all candidates of the last reply, with both scores" },
     { "/retry", do_retry, "", "同一句话，换一个种子再答", "answer the same line again with another seed" },
     { "/undo", do_undo, "", "撤回上一轮", "take the last exchange back" },
+    { "/forget", do_forget, "[N|all]", "忘掉上一轮、第 N 轮或整个对话：原文抹去，备份里也是", "forget the last exchange, number N, or all: the words are erased, in backups too" },
     { "/set", do_set, "[key value]", "看或改设置，如 /set n 8、/set mode bidi", "show or change settings: /set n 8, /set mode bidi" },
     { "/new", do_new, "", "开始新的对话", "begin a new conversation" },
     { "/resume", do_resume, "[N]", "列出存下的对话，或接着第 N 号", "list the stored conversations, or go on with number N" },
@@ -476,14 +527,25 @@ static int answer(session *s, str line, err *e)
     if (r == OK && !s->conv) r = hist_new(s->o->h, STR(""), &s->conv, e);
     if (r == OK) r = hist_append(s->o->h, s->conv, &rep, &o, utc(t), now() - s->started, &s->last, e);
     if (r != OK) return r;
+    s->stored = rep.user_text;
     show_reply(s, &rep);
     if (rep.cut)
         note(s, tr(s, "（这句太长，只读了后面的部分）", "(the line is longer than the model can read: only its end was used)"));
-    if (!str_eq(rep.user_text, line) && rep.kind != REPLY_REFUSED && !s->told_redaction) {
+    if (!str_eq(rep.user_text, line) && !s->told_redaction) {
         s->told_redaction = 1;
         note(s, tr(s, "（个人信息已用标签代替，没有存下原文）", "(personal data was replaced by a label; the original was not stored)"));
     }
     return OK;
+}
+
+/* What the store does not keep, readline's memory does not keep either: the line as it was stored takes the place of the line as
+ * it was typed. */
+static void keep_as_stored(session *s, str line, err *e)
+{
+    if (!s->stored.s || str_eq(s->stored, line)) return;
+    str         as  = arena_str(&s->mem, s->stored, e);
+    HIST_ENTRY *old = as.s && history_length > 0 ? replace_history_entry(history_length - 1, as.s, NULL) : NULL;
+    if (old) free_history_entry(old);
 }
 
 /* ---- input ----------------------------------------------------------------------------------------------------- */
@@ -572,7 +634,9 @@ static int loop(session *s, err *e)
         }
         if (r == OK && line.n) {
             if (s->tty && owned) add_history(line.s);
-            r = line.s[0] == '/' ? dispatch(s, line, &local) : answer(s, line, &local);
+            s->stored = STR("");
+            r         = line.s[0] == '/' ? dispatch(s, line, &local) : answer(s, line, &local);
+            if (s->tty && owned && r == OK && line.s[0] != '/' && s->stored.n) keep_as_stored(s, line, &local);
         }
         free(owned);
         if (r == 1) return OK;

@@ -10,8 +10,8 @@ typedef struct history history;
 /* READ: must exist, no row is ever changed.  WRITE: created when missing, mode 0600.  MEMORY: a private one, the path is ignored. */
 enum { HIST_READ = 1, HIST_WRITE = 2, HIST_MEMORY = 4 };
 /* WAL, foreign keys, synchronous=FULL, busy timeout 5 s; refuses a foreign file (application_id), a newer schema
- * (user_version), a directory, a file it may not write: E_DB/E_IO with the path, and the file untouched.  Older schemas migrate
- * in one transaction.  HIST_WRITE makes the last folder of the path when it is missing (mode 0700), not those above it: a typo
+ * (user_version), a directory, a file it may not write: E_DB/E_IO with the path, and the file untouched.  WRITE brings an older
+ * schema up to date in one transaction; READ reads it as it is, byte for byte unchanged.  HIST_WRITE makes the last folder of the path when it is missing (mode 0700), not those above it: a typo
  * there is an error. */
 int  hist_open(history **h, const char *path, int flags, err *e);
 void hist_close(history *h); /* NULL is fine */
@@ -24,11 +24,13 @@ typedef struct {
     int64_t id;
     str     title, created; /* UTC, 2026-11-24T15:04:05Z */
     str     fwd, bwd;       /* model digests at its last exchange */
+    str     tags;           /* in byte order, a blank between them */
     int     n_turns;        /* user+bot pairs that are not undone */
 } conversation;
 int hist_new(history *h, str title, int64_t *id, err *e);
 /* Newest first (by the last row added, then by creation); at most `limit` (0 = all); in the arena. */
 int hist_list(history *h, int limit, arena *a, conversation **list, int *n, err *e);
+int hist_tagged(history *h, str tag, int limit, arena *a, conversation **list, int *n, err *e); /* those with the tag alone */
 int hist_get(history *h, int64_t conv, arena *a, conversation *c, err *e); /* E_ARG: no such conversation */
 int hist_set_title(history *h, int64_t conv, str title, err *e);
 
@@ -38,13 +40,21 @@ int hist_set_title(history *h, int64_t conv, str title, err *e);
  * conversation at once.  hist_turns(before = 0) notes how far this handle has read; an exchange appended while others have
  * added rows since is marked stale: its reply did not know them, so it cannot be replayed from the rows before it. */
 int hist_append(history *h, int64_t conv, const reply *r, const respond_opts *o, str created, double seconds, int64_t *turn, err *e);
-/* Mark the last exchange that is not undone as undone: it stays in the record and in the chain (an undo is itself a chained
+/* Mark the last exchange that is neither undone nor forgotten as undone: it stays in the record and in the chain (an undo is itself a chained
  * row), later context skips it. *undone = the exchange's id; may be NULL. */
 int hist_undo(history *h, int64_t conv, str created, int64_t *undone, err *e); /* E_ARG: nothing to undo */
-/* Erase the words of one exchange (its number n), or of all so far (n = 0, the title too): texts, ids, hits, scores and salts
- * are gone from the file; digests stay and a chained row says so.  Scores of later exchanges, which were computed with those
- * words in their context, stay.  *forgotten = exchanges erased. */
+/* Erase the words of one exchange (its number n), or of all so far (n = 0, the title too): texts, ids, hits, scores, salts and
+ * the notes of judgments are gone from the file, its indices and its log; digests stay and a chained row says so.  Scores of
+ * later exchanges, which were computed with those words in their context, stay.  *forgotten = exchanges erased.  E_ARG: nothing
+ * to forget there. */
 int hist_forget(history *h, int64_t conv, int n, str created, int *forgotten, err *e);
+/* Forget every exchange created before `before` (UTC text, or the beginning of one).  dry: only count. */
+int hist_purge(history *h, str before, int dry, str created, int64_t *exchanges, int64_t *conversations, err *e);
+/* The same in every backup that was made of this store and is still where it was put: with `before` empty what
+ * hist_forget(conv, n[i]) forgot, else what hist_purge(before) did.  Tells of each: exchanges erased; failed: why it could not be
+ * done, else NULL. */
+typedef void hist_tell(void *ctx, const char *path, int64_t exchanges, const char *failed);
+int hist_forget_copies(history *h, int64_t conv, const int *n, int n_n, str before, str created, hist_tell *tell, void *ctx, err *e);
 
 typedef struct {
     int64_t      id, conv;
@@ -74,10 +84,44 @@ typedef struct {
     int     speaker;
     str     created, snippet; /* snippet with the hit between \x01 and \x02 */
 } history_found;
+typedef struct {        /* what is empty, 0 or (speaker, verdict) -1 lets everything pass */
+    str     since, until; /* beginnings of a `created`, as "2026-11" or "2026-11-24T15"; until: that month or hour included */
+    int     speaker;      /* 0 the user's lines, 1 the replies */
+    int     verdict;      /* RULE_…, on the line itself: the user's, or the chosen candidate's */
+    str     model;        /* beginning of the digest of the forward or backward model */
+    str     tag;
+    int64_t conv;
+} hist_filter;
 /* Lines that contain `query` as it stands (no search syntax), newest first, at most `limit` (0 = all).  Three characters and
- * more: case-insensitive in any script; one or two: in ASCII only.  Undone exchanges included.  E_ARG: empty, no UTF-8, or a
- * NUL in it. */
-int hist_search(history *h, str query, int limit, arena *a, history_found **list, int *n, err *e);
+ * more: case-insensitive in any script; one or two: in ASCII only.  Undone exchanges included.  f NULL: no filter.  E_ARG:
+ * empty, no UTF-8, or a NUL in it. */
+int hist_search(history *h, str query, const hist_filter *f, int limit, arena *a, history_found **list, int *n, err *e);
+
+/* Counts over the whole store. */
+typedef struct {
+    str     key;
+    int64_t n;
+} hist_count;
+typedef struct {
+    int64_t     conversations, exchanges, undone, forgotten, refused, stock, stale, candidates, judgments;
+    int64_t     user[5], reply[5];  /* verdicts RULE_NONE … RULE_BLOCK on the users' lines and on the chosen replies */
+    str         first, last;        /* days of the first and the last exchange; empty */
+    double      p50, p95;           /* seconds a reply took; NaN when none is known */
+    hist_count *month, *fwd;        /* exchanges by month, by digest of the forward model */
+    int         n_month, n_fwd;
+    int64_t     bytes, free_bytes;  /* of the file; of those not in use */
+} hist_numbers;
+int hist_stats(history *h, arena *a, hist_numbers *s, err *e);
+
+/* Copy the store as it stands to a new file, mode 0600, while others go on reading and writing.  E_IO when there is something at
+ * `path` already: a backup replaces nothing.  The file appears whole or not at all, and the store remembers where it is. */
+int hist_backup(history *h, const char *path, str created, err *e);
+typedef struct {
+    str path, created;
+} hist_copy;
+int hist_backups(history *h, arena *a, hist_copy **list, int *n, err *e);
+/* Rewrite the file without what is not in use.  Needs as much room again; others must wait.  Bytes before and after. */
+int hist_vacuum(history *h, int64_t *before, int64_t *after, err *e);
 
 /* Recompute the chain of a conversation (0 = all) with the same routine that guards COMMIT.  OK and *bad = 0, or OK and *bad =
  * id of the first bad turn with `what` (in the arena) naming the difference; *bad = -1 when the fault is not in one turn
@@ -86,5 +130,28 @@ int hist_verify(history *h, int64_t conv, arena *a, int64_t *bad, str *what, int
 /* Hash of the last row of a conversation and its number (0 and the chain's start when there is no row).  Kept elsewhere, it
  * shows a tail that was cut off afterwards, which the chain itself cannot. */
 int hist_head(history *h, int64_t conv, int *n, unsigned char hash[32], err *e);
+/* Hash of row n as it is stored.  E_ARG: no such row. */
+int hist_hash(history *h, int64_t conv, int n, unsigned char hash[32], err *e);
+
+/* ---- what people say about the record: not part of the hash chain, may change ---------------------------------------- */
+
+/* A reader's judgment of the reply in exchange `turn`: one a reader a turn, a later one replaces it.  reader: 1 to 200 bytes of
+ * UTF-8; note: at most 4096 bytes (both E_ARG); E_ARG too for an unknown label and for a turn that is no exchange.  Forgetting
+ * the turn empties the note and leaves the label. */
+enum { JUDGE_OK, JUDGE_REPETITION, JUDGE_UNSAFE, JUDGE_OFF_TOPIC, JUDGE_OTHER, JUDGE_LABELS };
+const char *hist_label_name(int label);         /* "ok", "repetition", "unsafe", "off-topic", "other"; NULL */
+int         hist_label_of_name(const char *s); /* -1 */
+int hist_judge(history *h, int64_t turn, str reader, int label, str note, str created, err *e);
+typedef struct {
+    int64_t turn;
+    str     reader, note, created;
+    int     label;
+} judgment;
+/* All of them, by turn and reader. */
+int hist_judgments(history *h, arena *a, judgment **list, int *n, err *e);
+
+/* Tags of a conversation: 1 to 100 bytes of UTF-8 without white space and control characters (E_ARG).  Setting one that is there
+ * and taking off one that is not are OK and change nothing: *changed tells; may be NULL. */
+int hist_tag(history *h, int64_t conv, str name, int on, int *changed, err *e);
 
 #endif

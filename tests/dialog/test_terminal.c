@@ -162,6 +162,74 @@ static void a_conversation(void **state)
     assert_int_equal(leave(&s), 0);
 }
 
+static int db_holds(const char *db, const char *word)
+{
+    char path[320];
+    int  found = 0;
+    for (int i = 0; i < 2; i++) {
+        buf b = { 0 };
+        snprintf(path, sizeof path, "%s%s", db, i ? "-wal" : "");
+        if (read_file(path, 64 << 20, &b, NULL) == OK) found |= b.n && memmem(b.s, b.n, word, strlen(word)) != NULL;
+        buf_free(&b);
+    }
+    return found;
+}
+
+/* What a person asks to forget is gone from the store, its log, the backup and the line editor's memory; personal data never gets that
+ * far, and the person is told of it once. */
+static void forgetting(void **state)
+{
+    (void)state;
+    screen s;
+    char   db[300], copy[300], cmd[9000];
+    snprintf(db, sizeof db, "%s/f.db", dir);
+    snprintf(copy, sizeof copy, "%s/f-copy.db", dir);
+    snprintf(cmd, sizeof cmd, "%s history backup --db %s %s >/dev/null", program, db, copy);
+    start(&s, ARGS("chat", "--db", db, "--seed", "1", "-N", "2", "--max-new", "8"));
+    expect(&s, "你>");
+    type(&s, "我的手机号是13812345678\r");
+    expect(&s, "个人信息已用标签代替");
+    expect(&s, "你>");
+    type(&s, "\x1b[A"); /* the line before, as it was stored */
+    expect(&s, "我的手机号是[手机号]");
+    type(&s, "\x15邮箱是某人abc@example.com\r");
+    expect(&s, "小对>");
+    expect(&s, "你>");
+    type(&s, "我喜欢饕餮盛宴\r");
+    expect(&s, "小对>");
+    expect(&s, "你>");
+    assert_int_equal(system(cmd), 0);
+    assert_true(db_holds(db, "饕餮盛宴") && db_holds(copy, "饕餮盛宴"));
+    assert_false(db_holds(db, "13812345678") || db_holds(db, "abc@example"));
+    type(&s, "/forget 99\r");
+    expect(&s, "nothing to forget");
+    type(&s, "/forget x\r");
+    expect(&s, "不是 'x'");
+    type(&s, "/forget\r");
+    expect(&s, "f-copy.db");
+    expect(&s, "忘掉了 1 轮");
+    expect(&s, "你>");
+    assert_false(db_holds(db, "饕餮盛宴") || db_holds(copy, "饕餮盛宴"));
+    size_t mark = s.mark;
+    type(&s, "\x1b[A\x1b[A\x1b[A\x15/history\r"); /* nothing is left to scroll back to */
+    expect(&s, "已忘掉");
+    expect(&s, "你>");
+    assert_null(memmem(s.seen.s + mark, s.seen.n - mark, "饕餮", strlen("饕餮")));
+    type(&s, "/forget all\r");
+    expect(&s, "忘掉了 2 轮");
+    type(&s, "/retry\r");
+    expect(&s, "还没有回复");
+    type(&s, "再说一句\r");
+    expect(&s, "小对>");
+    type(&s, "/quit\r");
+    char *first = memmem(s.seen.s, s.seen.n, "标签代替", strlen("标签代替"));
+    assert_non_null(first); /* told once */
+    assert_null(memmem(first + 1, s.seen.n - (size_t)(first + 1 - s.seen.s), "标签代替", strlen("标签代替")));
+    assert_int_equal(leave(&s), 0);
+    snprintf(cmd, sizeof cmd, "%s audit verify --db %s >/dev/null && %s audit verify --db %s >/dev/null", program, db, program, copy);
+    assert_int_equal(system(cmd), 0);
+}
+
 static void control_c_stops_a_reply(void **state)
 {
     (void)state;
@@ -202,6 +270,6 @@ static int teardown(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest t[] = { cmocka_unit_test(a_conversation), cmocka_unit_test(control_c_stops_a_reply) };
+    const struct CMUnitTest t[] = { cmocka_unit_test(a_conversation), cmocka_unit_test(forgetting), cmocka_unit_test(control_c_stops_a_reply) };
     return cmocka_run_group_tests_name("terminal", t, setup, teardown);
 }

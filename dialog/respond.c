@@ -29,6 +29,7 @@ struct responder {
     int              *seen;      /* (n_thread, n_ctx + tail) what the repetition penalty covers */
     respond_progress *progress;
     void             *progress_ctx;
+    respond_watch     watch;     /* .k -1: nobody */
     char              numerics[128];
 };
 
@@ -209,6 +210,7 @@ int responder_new(responder **out, gpt2 *fwd, gpt2 *bwd, const safety *rules, er
     p->fwd   = fwd;
     p->bwd   = bwd;
     p->rules = rules;
+    responder_watch(p, NULL);
     snprintf(p->numerics, sizeof p->numerics, "%s ops", linear_numerics());
     const tokenizer *t = gpt2_tokenizer(fwd);
     int              V = gpt2_cfg(fwd)->n_vocab, known = tokenizer_size(t), sep = gpt2_about(fwd)->fmt.sep;
@@ -262,6 +264,8 @@ void responder_on_progress(responder *r, respond_progress *f, void *ctx)
     r->progress     = f;
     r->progress_ctx = ctx;
 }
+
+void responder_watch(responder *r, const respond_watch *w) { r->watch = w ? *w : (respond_watch){ .k = -1 }; }
 
 /* Everything the token loop needs, allocated before it; grows when the options outgrow it. */
 static int workspace(responder *r, int n_cand, int max_new, err *e)
@@ -467,6 +471,8 @@ static unsigned char draw(const responder *r, const walk *w, candidate *c, int k
     if (c->n) memcpy(seen + head, ids, (size_t)c->n * sizeof(int));
     double u  = rng_unit(o->seed, (uint64_t)(o->first_cand + k), (uint64_t)c->n);
     int    id = sample_draw(logits, V, &s, seen, head + c->n, ids, c->n, u, r->space[at]);
+    if (k == r->watch.k)
+        r->watch.draw(r->watch.ctx, &(respond_draw){ c->n, logits, V, &s, seen, ids, head + c->n, c->n, u, id });
     c->fwd += sample_logprob(logits, V, id);
     if (id == sep) {
         c->ended = 1;
@@ -624,14 +630,16 @@ static int score_reverse(const responder *r, const turn *turns, int n, candidate
         if (joint) j.from[i] = 1;
         i++;
     }
-    if (got == OK) got = job_run(&j, r->bwd, joint, e);
+    if (got == OK) got = job_run(&j, r->bwd, joint || r->watch.k >= 0, e);
     i = 0;
     for (int k = 0; k < n_cand && got == OK; k++) {
         if (!is_usable(&cand[k])) continue;
+        int first = j.n[i] - cand[k].n_source; /* token of the source */
+        if (k == r->watch.k) r->watch.source(r->watch.ctx, j.row[i] + first, j.tok[i] + first, cand[k].n_source);
         cand[k].bwd = j.logp[i];
         if (joint) {
             double sum = 0;
-            for (int t = j.n[i] - cand[k].n_source; t < j.n[i]; t++) sum += j.tok[i][t];
+            for (int t = first; t < j.n[i]; t++) sum += j.tok[i][t];
             cand[k].bwd   = sum;
             cand[k].score = j.logp[i] / (j.n[i] - 1);
         }

@@ -83,6 +83,27 @@ gpt2 *responder_bwd(const responder *r); /* NULL when none */
 typedef int respond_progress(void *ctx, int done, int total, int scoring);
 void responder_on_progress(responder *r, respond_progress *f, void *ctx);
 
+/* What the sampler saw when it drew one token; the pointers are good until the call returns. */
+typedef struct {
+    int                step;         /* tokens of the reply drawn before */
+    const float       *logits;       /* (n_vocab,) */
+    int                n_vocab;
+    const sample_opts *o;
+    const int         *seen, *reply; /* (n_seen,), (n_reply,) as sample_draw had them */
+    int                n_seen, n_reply;
+    double             u;
+    int                id;           /* what was drawn; the separator ends the reply */
+} respond_draw;
+/* Watch candidate k being made: every draw in order; and, when the reverse model judges it, the log-prob of each token of the
+ * source.  One thread at a time calls.  Watching changes no result. */
+typedef struct {
+    int   k;
+    void *ctx;
+    void (*draw)(void *ctx, const respond_draw *d);
+    void (*source)(void *ctx, const int *id, const double *logp, int n);
+} respond_watch;
+void responder_watch(responder *r, const respond_watch *w); /* copied; NULL: watch nobody (again) */
+
 /* hist (n,) oldest first, without the new line; their ids must come from the same tokenizer (turns with text and no ids
  * are tokenised here, turns without either are skipped).  Everything in *out lives in `a`.
  *   - A user line that safety blocks: REPLY_REFUSED with the rule's message; the models do nothing, prompt_digest is

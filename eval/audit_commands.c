@@ -1,74 +1,32 @@
-/* The command audit: verify and replay.  Program code: parses options, opens models, rules and the store, prints.  Looks at
+/* The command audit: its options, verify and replay; the other subcommands are in why_commands.c, recheck_commands.c,
+ * report_commands.c and readers_commands.c.  Program code: parses options, opens models, rules and the store, prints.  Looks at
  * HOME and XDG_DATA_HOME; everything else is told by options. */
-#include <jansson.h>
+#include "eval/audit_commands.h"
+
+#include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "dialog/paths.h"
-#include "eval/audit.h"
 #include "eval/commands.h"
-#include "models/options.h"
 
-typedef struct {
-    const char *db, *models[2], *model, *name;
-    opt_list    rules;
-    int         no_rules, last, threads, json;
-    long        conv;
-    double      tolerance;
-    const char *word[2];
-    int         n_words;
-    /* opened */
-    history   *h;
-    gpt2      *fwd, *bwd;
-    safety    *pack;
-    responder *r;
-} audit_job;
+/* ---- opening --------------------------------------------------------------------------------------------------- */
 
-static int open_db(audit_job *j, err *e)
+static int open_db(audit_job *j, int at, int flags, err *e)
 {
-    const char *db = j->n_words > 1 ? j->word[1] : j->db;
-    buf         b  = { 0 };
-    int         r  = db ? OK : path_database(getenv("HOME"), getenv("XDG_DATA_HOME"), 0, &b, e);
-    if (r == OK) r = b.oom ? err_set(e, E_NOMEM, "out of memory") : hist_open(&j->h, db ? db : b.s, HIST_READ, e);
-    buf_free(&b);
-    return r;
+    const char *db = j->n_words > at ? j->words[at] : j->db;
+    return open_store(db, getenv("HOME"), getenv("XDG_DATA_HOME"), flags, &j->h, e);
 }
 
-static int open_models(audit_job *j, err *e)
-{
-    buf fwd = { 0 }, bwd = { 0 };
-    int r = OK;
-    if (j->models[0] || j->model) {
-        buf_str(&fwd, str_of(j->model ? j->model : j->models[0]));
-        if (j->models[0] && strcmp(j->models[1], "-") != 0) buf_str(&bwd, str_of(j->models[1]));
-    } else {
-        r = path_models(j->name ? j->name : "duet-zh", DUET_PREFIX, &fwd, &bwd, e);
-        if (r && !j->name) {
-            buf_reset(&fwd);
-            buf_reset(&bwd);
-            r = path_models(NULL, DUET_PREFIX, &fwd, &bwd, e);
-        }
-    }
-    if (r == OK && (fwd.oom || bwd.oom)) r = err_set(e, E_NOMEM, "out of memory");
-    if (r == OK) r = gpt2_open(&j->fwd, fwd.s, e);
-    if (r == OK && bwd.n) r = gpt2_open(&j->bwd, bwd.s, e);
-    buf_free(&fwd);
-    buf_free(&bwd);
-    return r;
-}
+int audit_open_rules(audit_job *j, err *e) { return open_rules(&j->names, &j->pack, e); }
 
-static int open_rules(audit_job *j, err *e)
+int audit_open_models(audit_job *j, err *e)
 {
-    if (j->no_rules) return OK;
-    if (j->rules.n) return safety_open(&j->pack, j->rules.v, j->rules.n, e);
-    buf         b = { 0 };
-    int         r = path_shared("dialog/rules", DUET_PREFIX, &b, e);
-    const char *p = b.s;
-    if (r == OK) r = b.oom ? err_set(e, E_NOMEM, "out of memory") : safety_open(&j->pack, &p, 1, e);
-    buf_free(&b);
-    return r;
+    if (j->threads) omp_set_num_threads(j->threads);
+    int r = audit_open_rules(j, e);
+    if (r == OK) r = open_models(&j->names, &j->fwd, &j->bwd, e);
+    return r == OK ? responder_new(&j->r, j->fwd, j->bwd, j->pack, e) : r;
 }
 
 static void job_close(audit_job *j)
@@ -80,8 +38,20 @@ static void job_close(audit_job *j)
     hist_close(j->h);
 }
 
-/* Print an object as a line of stdout and let it go. */
-static int put_json(json_t *o, err *e)
+int audit_chosen_turns(audit_job *j, arena *a, int64_t **id, int *n, err *e)
+{
+    int r = hist_turn_ids(j->h, j->conv ? 0 : j->last, a, id, n, e);
+    if (r || !j->conv) return r;
+    exchange *x;
+    r = hist_exchanges(j->h, j->conv, a, &x, n, e);
+    for (int i = 0; r == OK && i < *n; i++) (*id)[i] = x[i].id;
+    if (r == OK && j->last > 0 && j->last < *n) *id += *n - j->last, *n = j->last;
+    return r;
+}
+
+/* ---- printing -------------------------------------------------------------------------------------------------- */
+
+int put_json(json_t *o, err *e)
 {
     char *s = o ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(o);
@@ -90,13 +60,42 @@ static int put_json(json_t *o, err *e)
     free(s);
     return OK;
 }
-static void put_visible(str s)
+
+void put_visible(str s)
 {
     buf b = { 0 };
     buf_visible(&b, s);
     fwrite(b.s ? b.s : "", 1, b.n, stdout);
     buf_free(&b);
 }
+
+json_t *js_text(str s)
+{
+    buf b = { 0 };
+    for (size_t i = 0; i < s.n;) {
+        uint32_t cp;
+        size_t   k = utf8_next(s.s + i, s.n - i, &cp);
+        if (cp == UTF8_BAD) buf_str(&b, STR("\xEF\xBF\xBD"));
+        else buf_add(&b, s.s + i, k);
+        i += k;
+    }
+    json_t *j = b.oom ? NULL : json_stringn(b.s ? b.s : "", b.n);
+    buf_free(&b);
+    return j;
+}
+
+json_t *js_real(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+
+const char *rule_name(const safety *s, const char *digest, int rule, char out[80])
+{
+    if (rule < 0) snprintf(out, 80, "-");
+    else if (s && strcmp(digest, safety_digest(s)) == 0 && rule < safety_n_rules(s))
+        snprintf(out, 80, "%.*s", (int)safety_rule_at(s, rule)->id.n, safety_rule_at(s, rule)->id.s);
+    else snprintf(out, 80, "rule %d of %.12s", rule, digest[0] ? digest : "?");
+    return out;
+}
+
+/* ---- verify ---------------------------------------------------------------------------------------------------- */
 
 /* Check all chains.  *n_faults; says so on stdout when there are faults or `loud`. */
 static int verify(audit_job *j, int loud, int *n_faults, err *e)
@@ -130,12 +129,14 @@ static int verify(audit_job *j, int loud, int *n_faults, err *e)
     return r;
 }
 
-static int run_verify(audit_job *j, err *e)
+static int run_verify(audit_job *j, int *status, err *e)
 {
-    int faults, r = open_db(j, e);
-    if (r == OK) r = verify(j, 1, &faults, e);
-    return r ? EXIT_FAILED : faults ? EXIT_DIFFERS : EXIT_OK;
+    int faults, r = verify(j, 1, &faults, e);
+    *status = faults ? EXIT_DIFFERS : EXIT_OK;
+    return r;
 }
+
+/* ---- replay ---------------------------------------------------------------------------------------------------- */
 
 /* "200 turns: 198 identical, 2 different"; as JSON, one object with the list. */
 static int put_summary(const audit_job *j, int n, const int *count, double max_dlogp, json_t *list, err *e)
@@ -174,13 +175,7 @@ static int replay_all(audit_job *j, int *status, err *e)
     double        max_dlogp = 0;
     json_t       *list      = j->json ? json_array() : NULL;
     m.tolerance             = j->tolerance;
-    int r                   = hist_turn_ids(j->h, j->conv ? 0 : j->last, &ids_mem, &id, &n, e);
-    if (r == OK && j->conv) { /* those of one conversation */
-        exchange *x;
-        r = hist_exchanges(j->h, j->conv, &ids_mem, &x, &n, e);
-        for (int i = 0; r == OK && i < n; i++) id[i] = x[i].id;
-        if (r == OK && j->last > 0 && j->last < n) id += n - j->last, n = j->last;
-    }
+    int r                   = audit_chosen_turns(j, &ids_mem, &id, &n, e);
     for (int i = 0; i < n && r == OK; i++) {
         audit_result x;
         arena_reset(&a);
@@ -201,41 +196,84 @@ static int replay_all(audit_job *j, int *status, err *e)
     return r;
 }
 
-static int run_replay(audit_job *j, err *e)
+static int run_replay(audit_job *j, int *status, err *e)
 {
-    int faults = 0, status = EXIT_OK, r = open_db(j, e);
-    if (r == OK) r = verify(j, 0, &faults, e);
-    if (r == OK && faults) return EXIT_DIFFERS; /* the replay of an altered record proves nothing */
-    if (r == OK && j->threads) omp_set_num_threads(j->threads);
-    if (r == OK) r = open_rules(j, e);
-    if (r == OK) r = open_models(j, e);
-    if (r == OK) r = responder_new(&j->r, j->fwd, j->bwd, j->pack, e);
-    if (r == OK) r = replay_all(j, &status, e);
-    return r ? EXIT_FAILED : status;
+    int faults = 0, r = verify(j, 0, &faults, e);
+    *status    = EXIT_DIFFERS;
+    if (r || faults) return r; /* the replay of an altered record proves nothing */
+    r = audit_open_models(j, e);
+    return r == OK ? replay_all(j, status, e) : r;
+}
+
+/* ---- the command ----------------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    int (*run)(audit_job *j, int *status, err *e);
+    int         words, flags; /* words before the database, the subcommand's own included */
+    const char *missing;
+} subs[] = { { "verify", run_verify, 1, HIST_READ, NULL },
+             { "replay", run_replay, 1, HIST_READ, NULL },
+             { "why", audit_run_why, 2, HIST_READ, "the number of a turn" } };
+enum { N_SUBS = sizeof subs / sizeof subs[0] };
+
+static int check_words(audit_job *j, int *sub, err *e)
+{
+    char known[120] = "";
+    for (int i = 0; i < N_SUBS; i++)
+        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i == 0 ? "" : i == N_SUBS - 1 ? " or " : ", ", subs[i].name);
+    if (j->n_words == 0) return err_set(e, E_ARG, "what of it? %s", known);
+    for (*sub = 0; *sub < N_SUBS && strcmp(j->words[0], subs[*sub].name) != 0; ++*sub) {}
+    if (*sub == N_SUBS) return err_set(e, E_ARG, "no '%s' here: %s", j->words[0], known);
+    int words = subs[*sub].words;
+    if (j->n_words < words) return err_set(e, E_ARG, "%s wants %s", j->words[0], subs[*sub].missing);
+    if (j->n_words > words + 1) return err_set(e, E_ARG, "'%s': one word too many", j->words[words + 1]);
+    if (words == 2) {
+        char *end;
+        j->turn = strtoll(j->words[1], &end, 10);
+        if (end == j->words[1] || *end || j->turn <= 0) return err_set(e, E_ARG, "'%s' is no number of a turn", j->words[1]);
+    }
+    if (j->n_words > words && j->db) return err_set(e, E_ARG, "two databases: '%s' and '%s'", j->words[words], j->db);
+    return OK;
+}
+
+static int check_numbers(const audit_job *j, err *e)
+{
+    if (j->last < 0 || j->conv < 0 || j->tolerance < 0) return err_set(e, E_ARG, "--last, --conversation and --tolerance are not negative");
+    if (j->threads < 0 || j->threads > 1024) return err_set(e, E_ARG, "--threads: %d is not 1 to 1024", j->threads);
+    if (j->candidate < -1) return err_set(e, E_ARG, "--candidate: they are numbered from 0");
+    if (j->top < 1 || j->top > 1000) return err_set(e, E_ARG, "--top: %d is not 1 to 1000", j->top);
+    return open_check(&j->names, e);
 }
 
 int cmd_audit(int argc, char **argv, err *e)
 {
-    static const char usage[] = "audit verify [DB] | audit replay [DB]  [options]",
-                      about[] = "verify recomputes every hash of the record. replay answers the stored lines again, with their stored\n"
-                                "context, options and seed, and compares everything to the bit. Exit status 3: something differs.";
-    audit_job    j            = { .tolerance = 0.01 };
+    static const char usage[] = "audit verify | replay | why TURN  [DB] [options]",
+                      about[] =
+                          "verify   recompute every hash of the record\n"
+                          "replay   answer the stored lines again, with their context, options and seed, and compare everything to the bit\n"
+                          "why      one exchange: candidates, scores, verdicts, other choices, what the sampler saw at each step\n"
+                          "DB is the store (also --db FILE). Exit status 3: something differs.";
+    audit_job    j            = { .tolerance = 0.01, .candidate = -1, .top = 5, .names.prefix = DUET_PREFIX };
     const option list[]       = {
         { "--db", OPT_STR, &j.db, "FILE", "the store; default: duet/history.db in the user's data folder" },
-        { "--json", OPT_FLAG, &j.json, NULL, "one object" },
-        { "replay", OPT_GROUP, NULL, NULL, NULL },
-        { "--last", OPT_INT, &j.last, "N", "only the last N exchanges" },
+        { "--json", OPT_FLAG, &j.json, NULL, "for machines" },
+        { "which exchanges", OPT_GROUP, NULL, NULL, NULL },
+        { "--last", OPT_INT, &j.last, "N", "only the last N" },
         { "--conversation", OPT_LONG, &j.conv, "ID", "only those of one conversation" },
-        { "--models", OPT_STR2, j.models, "FWD BWD", "the forward and the backward model; - = none" },
-        { "--model", OPT_STR, &j.model, "FWD", "a forward model alone" },
-        { "--name", OPT_STR, &j.name, "NAME", "the pair NAME-forward.gguf, NAME-backward.gguf that came with the program" },
-        { "--rules", OPT_STRS, &j.rules, "PACK", "a rule file or a folder of them, again and again; default: those of the program" },
-        { "--no-rules", OPT_FLAG, &j.no_rules, NULL, "for a record that was made without rules" },
-        { "--tolerance", OPT_DOUBLE, &j.tolerance, "X", "of log-probs, where the arithmetic was another (default 0.01)" },
+        { "models and rules", OPT_GROUP, NULL, NULL, NULL },
+        OPEN_OPTIONS(j.names),
         { "--threads", OPT_INT, &j.threads, "N", "threads; never changes a result" },
+        { "replay", OPT_GROUP, NULL, NULL, NULL },
+        { "--tolerance", OPT_DOUBLE, &j.tolerance, "X", "of log-probs, where the arithmetic was another (default 0.01)" },
+        { "why", OPT_GROUP, NULL, NULL, NULL },
+        { "--candidate", OPT_INT, &j.candidate, "K", "the steps of candidate K; default: of the one that was chosen" },
+        { "--top", OPT_INT, &j.top, "K", "the K likeliest tokens at each step (default 5)" },
+        { "--per-token", OPT_FLAG, &j.per_token, NULL, "scores per token beside the sums" },
+        { "--no-replay", OPT_FLAG, &j.no_replay, NULL, "from the record alone: no models are opened, no steps shown" },
         { NULL, 0, NULL, NULL, NULL },
     };
-    int r = options_parse(list, argc, argv, j.word, 2, &j.n_words, e);
+    int sub = 0, status = EXIT_OK, r = options_parse(list, argc, argv, j.words, 4, &j.n_words, e);
     if (r == OPTIONS_HELP) {
         buf b = { 0 };
         options_help(&b, usage, about, list);
@@ -243,18 +281,11 @@ int cmd_audit(int argc, char **argv, err *e)
         buf_free(&b);
         return EXIT_OK;
     }
-    if (r == OK && j.n_words == 0) r = err_set(e, E_ARG, "what of it? verify or replay");
-    int is_replay = r == OK && strcmp(j.word[0], "replay") == 0;
-    if (r == OK && !is_replay && strcmp(j.word[0], "verify") != 0) r = err_set(e, E_ARG, "no '%s' here: verify or replay", j.word[0]);
-    if (r == OK && j.n_words > 1 && j.db) r = err_set(e, E_ARG, "two databases: '%s' and '%s'", j.word[1], j.db);
-    if (r == OK && (j.models[0] != NULL) + (j.model != NULL) + (j.name != NULL) > 1)
-        r = err_set(e, E_ARG, "--models, --model and --name exclude one another");
-    if (r == OK && j.no_rules && j.rules.n) r = err_set(e, E_ARG, "--rules and --no-rules exclude one another");
-    if (r == OK && (j.last < 0 || j.conv < 0 || j.tolerance < 0))
-        r = err_set(e, E_ARG, "--last, --conversation and --tolerance are not negative");
-    if (r == OK && (j.threads < 0 || j.threads > 1024)) r = err_set(e, E_ARG, "--threads: %d is not 1 to 1024", j.threads);
+    if (r == OK) r = check_words(&j, &sub, e);
+    if (r == OK) r = check_numbers(&j, e);
     if (r) return EXIT_USAGE;
-    int status = is_replay ? run_replay(&j, e) : run_verify(&j, e);
+    r = open_db(&j, subs[sub].words, subs[sub].flags, e);
+    if (r == OK) r = subs[sub].run(&j, &status, e);
     job_close(&j);
-    return status;
+    return r ? EXIT_FAILED : status;
 }

@@ -1,0 +1,41 @@
+/* audit_commands: what the program files of the command audit share: its options, what is open, how it prints. */
+#ifndef DUET_EVAL_AUDIT_COMMANDS_H
+#define DUET_EVAL_AUDIT_COMMANDS_H
+
+#include <jansson.h>
+
+#include "dialog/open.h"
+#include "eval/audit.h"
+
+typedef struct {
+    const char *db, *words[4];
+    open_names  names;
+    int         n_words, last, threads, json;
+    long        conv;
+    double      tolerance;
+    /* verify */ const char *heads;
+    /* why    */ int64_t turn;
+    int candidate, top, no_replay, per_token;
+    /* opened */
+    history   *h;
+    gpt2      *fwd, *bwd;
+    safety    *pack;
+    responder *r;
+} audit_job;
+
+/* The subcommands.  The store is open for reading; *status = EXIT_OK or EXIT_DIFFERS when they return OK. */
+int audit_run_why(audit_job *j, int *status, err *e);
+
+int  audit_open_models(audit_job *j, err *e); /* rules, models, and the responder over them */
+int  audit_open_rules(audit_job *j, err *e);
+/* The exchanges that --last and --conversation leave, oldest first. */
+int  audit_chosen_turns(audit_job *j, arena *a, int64_t **id, int *n, err *e);
+
+void    put_visible(str s);                /* to stdout, as one safe line */
+int     put_json(json_t *o, err *e);       /* a line of stdout; lets the object go */
+json_t *js_text(str s);                    /* ill-formed UTF-8 as U+FFFD */
+json_t *js_real(double x);                 /* null when it is not finite */
+/* A rule by its id, or "rule 7 of 1a2b3c4d5e6f" when the rules at hand are not those of the digest. */
+const char *rule_name(const safety *s, const char *digest, int rule, char out[80]);
+
+#endif

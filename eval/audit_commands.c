@@ -86,15 +86,6 @@ json_t *js_text(str s)
 
 json_t *js_real(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
-const char *rule_name(const safety *s, const char *digest, int rule, char out[80])
-{
-    if (rule < 0) snprintf(out, 80, "-");
-    else if (s && strcmp(digest, safety_digest(s)) == 0 && rule < safety_n_rules(s))
-        snprintf(out, 80, "%.*s", (int)safety_rule_at(s, rule)->id.n, safety_rule_at(s, rule)->id.s);
-    else snprintf(out, 80, "rule %d of %.12s", rule, digest[0] ? digest : "?");
-    return out;
-}
-
 /* ---- verify ---------------------------------------------------------------------------------------------------- */
 
 /* Check all chains.  *n_faults; says so on stdout when there are faults or `loud`. */
@@ -214,7 +205,8 @@ static const struct {
     const char *missing;
 } subs[] = { { "verify", run_verify, 1, HIST_READ, NULL },
              { "replay", run_replay, 1, HIST_READ, NULL },
-             { "why", audit_run_why, 2, HIST_READ, "the number of a turn" } };
+             { "why", audit_run_why, 2, HIST_READ, "the number of a turn" },
+             { "rules", audit_run_rules, 1, HIST_READ, NULL } };
 enum { N_SUBS = sizeof subs / sizeof subs[0] };
 
 static int check_words(audit_job *j, int *sub, err *e)
@@ -248,11 +240,12 @@ static int check_numbers(const audit_job *j, err *e)
 
 int cmd_audit(int argc, char **argv, err *e)
 {
-    static const char usage[] = "audit verify | replay | why TURN  [DB] [options]",
+    static const char usage[] = "audit verify | replay | why TURN | rules  [DB] [options]",
                       about[] =
                           "verify   recompute every hash of the record\n"
                           "replay   answer the stored lines again, with their context, options and seed, and compare everything to the bit\n"
                           "why      one exchange: candidates, scores, verdicts, other choices, what the sampler saw at each step\n"
+                          "rules    judge the stored texts by other rules: what would be blocked now, what no longer\n"
                           "DB is the store (also --db FILE). Exit status 3: something differs.";
     audit_job    j            = { .tolerance = 0.01, .candidate = -1, .top = 5, .names.prefix = DUET_PREFIX };
     const option list[]       = {
@@ -271,6 +264,8 @@ int cmd_audit(int argc, char **argv, err *e)
         { "--top", OPT_INT, &j.top, "K", "the K likeliest tokens at each step (default 5)" },
         { "--per-token", OPT_FLAG, &j.per_token, NULL, "scores per token beside the sums" },
         { "--no-replay", OPT_FLAG, &j.no_replay, NULL, "from the record alone: no models are opened, no steps shown" },
+        { "rules", OPT_GROUP, NULL, NULL, NULL },
+        { "--with", OPT_STRS, &j.with, "PACK", "the other rules, a file or a folder, again and again; default: the program's own of today" },
         { NULL, 0, NULL, NULL, NULL },
     };
     int sub = 0, status = EXIT_OK, r = options_parse(list, argc, argv, j.words, 4, &j.n_words, e);

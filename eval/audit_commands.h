@@ -16,6 +16,7 @@ typedef struct {
     /* verify */ const char *heads;
     /* why    */ int64_t turn;
     int candidate, top, no_replay, per_token;
+    /* rules  */ opt_list with;
     /* opened */
     history   *h;
     gpt2      *fwd, *bwd;
@@ -25,6 +26,7 @@ typedef struct {
 
 /* The subcommands.  The store is open for reading; *status = EXIT_OK or EXIT_DIFFERS when they return OK. */
 int audit_run_why(audit_job *j, int *status, err *e);
+int audit_run_rules(audit_job *j, int *status, err *e);
 
 int  audit_open_models(audit_job *j, err *e); /* rules, models, and the responder over them */
 int  audit_open_rules(audit_job *j, err *e);
@@ -35,7 +37,5 @@ void    put_visible(str s);                /* to stdout, as one safe line */
 int     put_json(json_t *o, err *e);       /* a line of stdout; lets the object go */
 json_t *js_text(str s);                    /* ill-formed UTF-8 as U+FFFD */
 json_t *js_real(double x);                 /* null when it is not finite */
-/* A rule by its id, or "rule 7 of 1a2b3c4d5e6f" when the rules at hand are not those of the digest. */
-const char *rule_name(const safety *s, const char *digest, int rule, char out[80]);
 
 #endif

@@ -4,6 +4,7 @@
 #define DUET_RECHECK_H
 
 #include "dialog/history.h"
+#include "eval/ruletable.h"
 
 enum {
     RECHECK_SAME,
@@ -28,16 +29,11 @@ typedef struct {
 } recheck_item;
 
 typedef struct {
-    str     rule, category; /* category empty when the rule is not at hand */
-    int64_t was, is;        /* texts whose verdict it gave, those that could be judged whole */
-} recheck_rule;
-typedef struct {
     int64_t       n_lines, n_candidates; /* judged */
     int64_t       n_forgotten;           /* exchanges without words */
     int64_t       kind[RECHECK_KINDS];
     int64_t       replies_blocked;       /* replies that were shown and would be dropped now */
-    recheck_rule *rule;                  /* (n_rule,) those that gave a verdict then or now, by id; in the arena */
-    int           n_rule;
+    rule_table    rules;                 /* by name: n[0] verdicts it gave then, n[1] now, to texts that could be judged whole; in the arena */
 } recheck_sum;
 /* Do they differ in what is done? */
 int recheck_differs(const recheck_sum *s);
@@ -47,8 +43,5 @@ int recheck_differs(const recheck_sum *s);
  * duplicate candidates are left out. */
 int recheck(history *h, const int64_t *id, int n, const safety *was, const safety *now, int (*f)(void *ctx, const recheck_item *x), void *ctx,
             arena *a, recheck_sum *sum, err *e);
-
-/* The id of a rule into out, or "rule 7 of 1a2b3c4d5e6f" when s (may be NULL) is not the set of that digest; "-" for rule < 0. */
-const char *recheck_rule_name(const safety *s, const char *digest, int rule, char out[80]);
 
 #endif

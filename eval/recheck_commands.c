@@ -33,16 +33,16 @@ static int put_item(void *ctx, const recheck_item *x)
 static void put_sum(const recheck_sum *s)
 {
     int wide = 4, unnamed = 0;
-    for (int i = 0; i < s->n_rule; i++) {
-        if ((int)s->rule[i].rule.n > wide) wide = (int)s->rule[i].rule.n;
-        unnamed |= !s->rule[i].category.n;
+    for (int i = 0; i < s->rules.n; i++) {
+        if ((int)s->rules.row[i].name.n > wide) wide = (int)s->rules.row[i].name.n;
+        unnamed |= !s->rules.row[i].category.n;
     }
-    if (s->n_rule) printf("%-*s  %8s %8s %8s  category\n", wide, "rule", "then", "now", "");
-    for (int i = 0; i < s->n_rule; i++) {
-        const recheck_rule *r = &s->rule[i];
-        printf("%-*.*s  %8lld %8lld ", wide, (int)r->rule.n, r->rule.s, (long long)r->was, (long long)r->is);
-        if (r->is == r->was) printf("%8s", "=");
-        else printf("%+8lld", (long long)(r->is - r->was));
+    if (s->rules.n) printf("%-*s  %8s %8s %8s  category\n", wide, "rule", "then", "now", "");
+    for (int i = 0; i < s->rules.n; i++) {
+        const rule_row *r = &s->rules.row[i];
+        printf("%-*.*s  %8lld %8lld ", wide, (int)r->name.n, r->name.s, (long long)r->n[0], (long long)r->n[1]);
+        if (r->n[1] == r->n[0]) printf("%8s", "=");
+        else printf("%+8lld", (long long)(r->n[1] - r->n[0]));
         printf("  %.*s\n", (int)r->category.n, r->category.n ? r->category.s : "");
     }
     printf("%lld lines and %lld candidates judged again", (long long)s->n_lines, (long long)s->n_candidates);
@@ -57,9 +57,9 @@ static void put_sum(const recheck_sum *s)
 static int put_sum_json(const recheck_sum *s, const safety *now, json_t *list, err *e)
 {
     json_t *rules = json_array();
-    for (int i = 0; i < s->n_rule; i++)
-        json_array_append_new(rules, json_pack("{s:o, s:o, s:I, s:I}", "rule", js_text(s->rule[i].rule), "category", js_text(s->rule[i].category), "was",
-                                               (json_int_t)s->rule[i].was, "is", (json_int_t)s->rule[i].is));
+    for (int i = 0; i < s->rules.n; i++)
+        json_array_append_new(rules, json_pack("{s:o, s:o, s:I, s:I}", "rule", js_text(s->rules.row[i].name), "category", js_text(s->rules.row[i].category), "was",
+                                               (json_int_t)s->rules.row[i].n[0], "is", (json_int_t)s->rules.row[i].n[1]));
     return put_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "rules", safety_digest(now), "lines", (json_int_t)s->n_lines,
                               "candidates", (json_int_t)s->n_candidates, "forgotten", (json_int_t)s->n_forgotten, "newly_blocked",
                               (json_int_t)s->kind[RECHECK_BLOCKED], "newly_allowed", (json_int_t)s->kind[RECHECK_ALLOWED], "other_action",

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "eval/audit_commands.h"
-#include "eval/recheck.h"
+#include "eval/ruletable.h"
 #include "eval/why.h"
 
 /* ---- for people ------------------------------------------------------------------------------------------------ */
@@ -35,10 +35,10 @@ static void put_verdict(const audit_job *j, const exchange *x, const verdict *v,
     char name[80];
     int  spans = has_spans(j, x, v, is_line);
     if (v->action == RULE_NONE) printf("none");
-    else printf("%s by %s", safety_action_name(v->action), recheck_rule_name(j->pack, x->r.rules_digest, v->rule, name));
+    else printf("%s by %s", safety_action_name(v->action), rule_name(j->pack, x->r.rules_digest, v->rule, name));
     for (int i = 0; i < v->n_hit; i++) {
         const safety_hit *hit = &v->hit[i];
-        if (v->n_hit > 1) printf("%s%s", i == 0 ? ": " : ", ", recheck_rule_name(j->pack, x->r.rules_digest, hit->rule, name));
+        if (v->n_hit > 1) printf("%s%s", i == 0 ? ": " : ", ", rule_name(j->pack, x->r.rules_digest, hit->rule, name));
         if (hit->limit) printf(" (match limit)");
         if (!spans || hit->from > hit->to || hit->to > text.n) continue;
         printf(" \"");
@@ -178,10 +178,10 @@ static json_t *js_verdict(const audit_job *j, const exchange *x, const verdict *
     char    name[80];
     json_t *hits = json_array();
     for (int i = 0; i < v->n_hit; i++)
-        json_array_append_new(hits, json_pack("{s:s, s:I, s:I, s:b}", "rule", recheck_rule_name(j->pack, x->r.rules_digest, v->hit[i].rule, name), "from",
+        json_array_append_new(hits, json_pack("{s:s, s:I, s:I, s:b}", "rule", rule_name(j->pack, x->r.rules_digest, v->hit[i].rule, name), "from",
                                               (json_int_t)v->hit[i].from, "to", (json_int_t)v->hit[i].to, "limit", v->hit[i].limit));
     return json_pack("{s:s, s:o, s:o}", "action", safety_action_name(v->action), "rule",
-                     v->rule < 0 ? json_null() : json_string(recheck_rule_name(j->pack, x->r.rules_digest, v->rule, name)), "hits", hits);
+                     v->rule < 0 ? json_null() : json_string(rule_name(j->pack, x->r.rules_digest, v->rule, name)), "hits", hits);
 }
 
 static json_t *js_token(const why_token *t)

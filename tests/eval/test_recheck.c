@@ -106,12 +106,12 @@ static void counts_are_true(void **state)
     assert_int_equal(sum.n_candidates, texts[1]);
     assert_int_equal(sum.replies_blocked, s.shown_blocked);
     assert_true(recheck_differs(&sum));
-    assert_int_equal(sum.n_rule, 5); /* t.block, t.flag, t.reply, n.block, n.warn; t.red hit only what is gone */
-    for (int i = 0; i < sum.n_rule; i++) {
-        assert_true(i == 0 || strcmp(sum.rule[i - 1].rule.s, sum.rule[i].rule.s) < 0);
-        assert_true(sum.rule[i].category.n > 0);
-        blocked += str_eq(sum.rule[i].rule, STR("n.block")) ? sum.rule[i].is : 0;
-        was += sum.rule[i].was;
+    assert_int_equal(sum.rules.n, 5); /* t.block, t.flag, t.reply, n.block, n.warn; t.red hit only what is gone */
+    for (int i = 0; i < sum.rules.n; i++) {
+        assert_true(i == 0 || strcmp(sum.rules.row[i - 1].name.s, sum.rules.row[i].name.s) < 0);
+        assert_true(sum.rules.row[i].category.n > 0);
+        blocked += str_eq(sum.rules.row[i].name, STR("n.block")) ? sum.rules.row[i].n[1] : 0;
+        was += sum.rules.row[i].n[0];
     }
     assert_int_equal(blocked, kind[RECHECK_BLOCKED] + kind[RECHECK_RULE]);
     assert_true(was > 0);
@@ -129,7 +129,7 @@ static void counts_are_true(void **state)
     assert_int_equal(sum.kind[RECHECK_RULE], 0);
     assert_int_equal(sum.kind[RECHECK_BLOCKED], kind[RECHECK_BLOCKED]);
     int numbered = 0;
-    for (int i = 0; i < sum.n_rule; i++) numbered += strncmp(sum.rule[i].rule.s, "rule ", 5) == 0 && sum.rule[i].category.n == 0 && sum.rule[i].is == 0;
+    for (int i = 0; i < sum.rules.n; i++) numbered += strncmp(sum.rules.row[i].name.s, "rule ", 5) == 0 && sum.rules.row[i].category.n == 0 && sum.rules.row[i].n[1] == 0;
     assert_int_equal(numbered, 3);
 
     s = (seen){ .stop_at = 2 };

@@ -13,12 +13,6 @@
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
-static int open_db(audit_job *j, int at, int flags, err *e)
-{
-    const char *db = j->n_words > at ? j->words[at] : j->db;
-    return open_store(db, getenv("HOME"), getenv("XDG_DATA_HOME"), flags, &j->h, e);
-}
-
 int audit_open_rules(audit_job *j, err *e) { return open_rules(&j->names, &j->pack, e); }
 
 int audit_open_models(audit_job *j, err *e)
@@ -206,7 +200,8 @@ static const struct {
 } subs[] = { { "verify", run_verify, 1, HIST_READ, NULL },
              { "replay", run_replay, 1, HIST_READ, NULL },
              { "why", audit_run_why, 2, HIST_READ, "the number of a turn" },
-             { "rules", audit_run_rules, 1, HIST_READ, NULL } };
+             { "rules", audit_run_rules, 1, HIST_READ, NULL },
+             { "report", audit_run_report, 1, HIST_READ, NULL } };
 enum { N_SUBS = sizeof subs / sizeof subs[0] };
 
 static int check_words(audit_job *j, int *sub, err *e)
@@ -226,6 +221,7 @@ static int check_words(audit_job *j, int *sub, err *e)
         if (end == j->words[1] || *end || j->turn <= 0) return err_set(e, E_ARG, "'%s' is no number of a turn", j->words[1]);
     }
     if (j->n_words > words && j->db) return err_set(e, E_ARG, "two databases: '%s' and '%s'", j->words[words], j->db);
+    if (j->n_words > words) j->db = j->words[words];
     return OK;
 }
 
@@ -235,19 +231,21 @@ static int check_numbers(const audit_job *j, err *e)
     if (j->threads < 0 || j->threads > 1024) return err_set(e, E_ARG, "--threads: %d is not 1 to 1024", j->threads);
     if (j->candidate < -1) return err_set(e, E_ARG, "--candidate: they are numbered from 0");
     if (j->top < 1 || j->top > 1000) return err_set(e, E_ARG, "--top: %d is not 1 to 1000", j->top);
+    if (j->n_sample < 0 || j->n_sample > 10000) return err_set(e, E_ARG, "-n: %d is not 0 to 10000", j->n_sample);
     return open_check(&j->names, e);
 }
 
 int cmd_audit(int argc, char **argv, err *e)
 {
-    static const char usage[] = "audit verify | replay | why TURN | rules  [DB] [options]",
+    static const char usage[] = "audit verify | replay | why TURN | rules | report -o PAGE  [DB] [options]",
                       about[] =
                           "verify   recompute every hash of the record\n"
                           "replay   answer the stored lines again, with their context, options and seed, and compare everything to the bit\n"
                           "why      one exchange: candidates, scores, verdicts, other choices, what the sampler saw at each step\n"
                           "rules    judge the stored texts by other rules: what would be blocked now, what no longer\n"
+                          "report   a page in HTML: the chain, volume, rules, faults, scores, times, the longest conversations, samples\n"
                           "DB is the store (also --db FILE). Exit status 3: something differs.";
-    audit_job    j            = { .tolerance = 0.01, .candidate = -1, .top = 5, .names.prefix = DUET_PREFIX };
+    audit_job    j            = { .tolerance = 0.01, .candidate = -1, .top = 5, .n_sample = 12, .seed = 1, .names.prefix = DUET_PREFIX };
     const option list[]       = {
         { "--db", OPT_STR, &j.db, "FILE", "the store; default: duet/history.db in the user's data folder" },
         { "--json", OPT_FLAG, &j.json, NULL, "for machines" },
@@ -266,6 +264,10 @@ int cmd_audit(int argc, char **argv, err *e)
         { "--no-replay", OPT_FLAG, &j.no_replay, NULL, "from the record alone: no models are opened, no steps shown" },
         { "rules", OPT_GROUP, NULL, NULL, NULL },
         { "--with", OPT_STRS, &j.with, "PACK", "the other rules, a file or a folder, again and again; default: the program's own of today" },
+        { "report", OPT_GROUP, NULL, NULL, NULL },
+        { "--out,-o", OPT_STR, &j.out, "PAGE", "where the page goes; - = stdout" },
+        { "-n", OPT_INT, &j.n_sample, "N", "exchanges in the sample (default 12)" },
+        { "--seed", OPT_U64, &j.seed, "S", "of the sample (default 1)" },
         { NULL, 0, NULL, NULL, NULL },
     };
     int sub = 0, status = EXIT_OK, r = options_parse(list, argc, argv, j.words, 4, &j.n_words, e);
@@ -279,7 +281,7 @@ int cmd_audit(int argc, char **argv, err *e)
     if (r == OK) r = check_words(&j, &sub, e);
     if (r == OK) r = check_numbers(&j, e);
     if (r) return EXIT_USAGE;
-    r = open_db(&j, subs[sub].words, subs[sub].flags, e);
+    r = open_store(j.db, getenv("HOME"), getenv("XDG_DATA_HOME"), subs[sub].flags, &j.h, e);
     if (r == OK) r = subs[sub].run(&j, &status, e);
     job_close(&j);
     return r ? EXIT_FAILED : status;

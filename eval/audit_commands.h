@@ -8,7 +8,7 @@
 #include "eval/audit.h"
 
 typedef struct {
-    const char *db, *words[4];
+    const char *db, *words[4]; /* db: also the word at the end */
     open_names  names;
     int         n_words, last, threads, json;
     long        conv;
@@ -17,6 +17,9 @@ typedef struct {
     /* why    */ int64_t turn;
     int candidate, top, no_replay, per_token;
     /* rules  */ opt_list with;
+    /* report, sample */ const char *out;
+    int      n_sample;
+    uint64_t seed;
     /* opened */
     history   *h;
     gpt2      *fwd, *bwd;
@@ -27,6 +30,7 @@ typedef struct {
 /* The subcommands.  The store is open for reading; *status = EXIT_OK or EXIT_DIFFERS when they return OK. */
 int audit_run_why(audit_job *j, int *status, err *e);
 int audit_run_rules(audit_job *j, int *status, err *e);
+int audit_run_report(audit_job *j, int *status, err *e);
 
 int  audit_open_models(audit_job *j, err *e); /* rules, models, and the responder over them */
 int  audit_open_rules(audit_job *j, err *e);

@@ -27,7 +27,9 @@ static const char style[] =
     "svg .grid{stroke:var(--line)}svg .mark{stroke:var(--fg);stroke-dasharray:3 3}\n"
     ".wide{overflow-x:auto;margin:.6rem 0}table{border-collapse:collapse;font-size:.92rem}\n"
     "th,td{text-align:left;vertical-align:top;padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--line)}\n"
-    "th{font-weight:600;color:var(--soft)}.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}td:not(.n){min-width:4.5rem}\n"
+    "th{font-weight:600;color:var(--soft)}.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}th,td{overflow-wrap:normal}td:not(.n){min-width:6rem;max-width:30rem}\n"
+    ".card{background:var(--card);border-radius:.5rem;padding:.5rem .8rem;margin:.6rem 0}.card h3{margin:0;font-size:.85rem;font-weight:400;"
+    "color:var(--soft)}.card p{margin:.15rem 0}.card p b{display:inline-block;min-width:3.2em;color:var(--soft);font-weight:600}\n"
     ".key{display:flex;flex-wrap:wrap;gap:.1rem 1rem;font-size:.85rem;font-weight:400}.key i{display:inline-block;width:.75em;height:.75em;"
     "border-radius:.15em;margin-right:.35em}\n"
     "@media print{body{max-width:none}figure,.tile{break-inside:avoid}}\n";
@@ -109,6 +111,26 @@ void page_tile(buf *b, int mood, const char *label, const char *fmt, ...)
     buf_str(b, STR("</b><span>"));
     word(b, label);
     buf_str(b, STR("</span></div>\n"));
+}
+
+void page_card(buf *b, const char *fmt, ...)
+{
+    va_list ap;
+    buf_str(b, STR("<div class=\"card\"><h3>"));
+    va_start(ap, fmt);
+    text_of(b, fmt, ap);
+    va_end(ap);
+    buf_str(b, STR("</h3>\n"));
+}
+void page_card_end(buf *b) { buf_str(b, STR("</div>\n")); }
+
+void page_say(buf *b, str who, str text)
+{
+    buf_str(b, STR("<p><b>"));
+    page_text(b, who);
+    buf_str(b, STR("</b> "));
+    page_text(b, text);
+    buf_str(b, STR("</p>\n"));
 }
 
 /* ---- tables ---------------------------------------------------------------------------------------------------- */
@@ -218,10 +240,10 @@ static void widen(double *lo, double *hi)
 
 static void y_axis(buf *b, const frame *f, const char *unit)
 {
-    double step = nice_step(f->y1 - f->y0, 4);
+    double step = nice_step(f->y1 - f->y0, 5);
     for (double k = ceil(f->y0 / step - 1e-9); k * step <= f->y1 + step * 1e-9; k++) {
         char s[40];
-        snprintf(s, sizeof s, "%.6g%s", k * step, unit);
+        snprintf(s, sizeof s, "%.6g%s", k * step + 0.0, unit);
         buf_fmt(b, "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>\n", LEFT, WIDE - RIGHT, at_y(f, k * step), at_y(f, k * step));
         label(b, LEFT - 5, at_y(f, k * step) + 4, "end", "soft", s);
     }
@@ -232,7 +254,7 @@ static void x_axis(buf *b, const frame *f)
     double step = nice_step(f->x1 - f->x0, 5);
     for (double k = ceil(f->x0 / step - 1e-9); k * step <= f->x1 + step * 1e-9; k++) {
         char s[40];
-        snprintf(s, sizeof s, "%.6g", k * step);
+        snprintf(s, sizeof s, "%.6g", k * step + 0.0);
         label(b, at_x(f, k * step), HIGH - f->bottom + 16, "middle", "soft", s);
     }
 }

@@ -21,6 +21,11 @@ void page_tiles(buf *b);
 void page_tile(buf *b, int mood, const char *label, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 void page_tiles_end(buf *b);
 
+/* What was said: page_card with a heading, page_say for each line, page_card_end. */
+void page_card(buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void page_say(buf *b, str who, str text);
+void page_card_end(buf *b);
+
 /* A table: page_table, then for each row page_row and its cells, page_table_end.  heads: "name|#count": the names of the columns,
  * those that begin with # stand to the right, as numbers do. */
 void page_table(buf *b, const char *heads);

@@ -75,6 +75,9 @@ static void nothing_gets_out(void **state)
     page_cell(&b, str_of(evil));
     page_cell_num(&b, "%s", evil);
     page_table_end(&b);
+    page_card(&b, "%s", evil);
+    page_say(&b, str_of(evil), str_of(evil));
+    page_card_end(&b);
     page_figures(&b);
     page_bars(&b, evil, evil, bar, 3, "%.1f");
     page_columns(&b, evil, evil, names, 4, s, 2);

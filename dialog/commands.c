@@ -544,7 +544,7 @@ static int history_find(hist_job *j, err *e)
         return err_set(e, E_ARG, "search wants words to look for");
     }
     for (int i = 1; i < j->n; i++) buf_fmt(&q, "%s%s", i > 1 ? " " : "", j->word[i]);
-    r = q.oom ? err_set(e, E_NOMEM, "out of memory") : hist_search(j->h, buf_view(&q), j->limit, &j->mem, &f, &n, e);
+    r = q.oom ? err_set(e, E_NOMEM, "out of memory") : hist_search(j->h, buf_view(&q), NULL, j->limit, &j->mem, &f, &n, e);
     buf_free(&q);
     for (int i = 0; r == OK && i < n; i++) {
         /* The hit stands between \1 and \2; brackets on a line, left out in JSON. */

@@ -1,5 +1,6 @@
 /* history: the file itself.  Schema, opening and refusing, statements, typed cells; see history.h and store.h.  What the rows
  * mean is record.c's and shelf.c's. */
+#include "dialog/grams.h"
 #include "dialog/store.h"
 
 #include <errno.h>
@@ -13,11 +14,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { APPLICATION_ID = 0x44756574 /* "Duet" */, VERSION = 1, BUSY_MS = 5000, VALUE_MAX = 64 << 20 };
+enum { APPLICATION_ID = 0x44756574 /* "Duet" */, VERSION = 2, BUSY_MS = 5000, VALUE_MAX = 256 << 20 };
 
 /* ---- schema ---------------------------------------------------------------------------------------------------- */
 
-/* UPGRADE[v] takes a file of user_version v to v + 1; an empty file has version 0. */
+/* UPGRADE[v] takes a file of user_version v to v + 1; an empty file has version 0.  Rows of the chain are never touched by one. */
 static const char *const UPGRADE[VERSION] = {
     "CREATE TABLE conversation(\n"
     "  id       INTEGER PRIMARY KEY, -- its name in this file\n"
@@ -92,7 +93,38 @@ static const char *const UPGRADE[VERSION] = {
     ") WITHOUT ROWID;\n"
     "-- Not part of the record: an index over turn, which can be made again from it.\n"
     "CREATE VIRTUAL TABLE search USING fts5(user_text, reply_text, content='turn', content_rowid='id', tokenize='trigram');\n",
+
+    "-- What people say about the record.  Not part of the hash chain: it may change, and nothing vouches for it.\n"
+    "CREATE TABLE judgment(\n"
+    "  turn     INTEGER NOT NULL REFERENCES turn(id),\n"
+    "  reader   TEXT NOT NULL,       -- who judged; one judgment a reader a turn\n"
+    "  label    INTEGER NOT NULL,    -- 0 ok, 1 repetition, 2 unsafe, 3 off-topic, 4 other\n"
+    "  note     TEXT NOT NULL,       -- in the reader's words; emptied when the turn is forgotten\n"
+    "  created  TEXT NOT NULL,\n"
+    "  PRIMARY KEY(turn, reader)\n"
+    ") WITHOUT ROWID;\n"
+    "CREATE TABLE tag(\n"
+    "  conv     INTEGER NOT NULL REFERENCES conversation(id),\n"
+    "  name     TEXT NOT NULL,\n"
+    "  PRIMARY KEY(conv, name)\n"
+    ") WITHOUT ROWID;\n"
+    "CREATE INDEX tagged ON tag(name, conv);\n"
+    "-- Copies that `duet history backup` made: forget goes there too.\n"
+    "CREATE TABLE backup(\n"
+    "  path     TEXT PRIMARY KEY,    -- absolute\n"
+    "  created  TEXT NOT NULL\n"
+    ") WITHOUT ROWID;\n"
+    "CREATE INDEX turn_created ON turn(created);\n"
+    "-- For words of one or two characters, as most Chinese ones are: every character and pair of characters of an exchange, in the\n"
+    "-- form of dialog/grams.h.  An index over turn as search is.\n"
+    "CREATE VIRTUAL TABLE gram USING fts5(chars, content='', detail='none', columnsize=0, tokenize='ascii');\n"
+    "INSERT INTO gram(rowid,chars) SELECT id,grams(user_text,reply_text) FROM turn WHERE salt IS NOT NULL;\n",
 };
+
+/* What a file of an older schema lacks, for those who only read it: empty, and in memory. */
+static const char LACKS[] = "CREATE TEMP TABLE judgment(turn,reader,label,note,created);\n"
+                            "CREATE TEMP TABLE tag(conv,name);\n"
+                            "CREATE TEMP TABLE backup(path,created);\n";
 
 typedef struct {
     const char   *sql; /* the caller's pointer */
@@ -103,6 +135,7 @@ struct history {
     char     *path;
     prepared *p; /* (n_p,) */
     int       n_p;
+    int       version; /* of the schema the file has */
     int64_t   seen_conv;
     int       seen_n;
     int       damaged; /* SQLite found the file's structure broken */
@@ -112,6 +145,15 @@ const char *store_path(const history *h) { return h->path; }
 int         store_no_memory(const history *h, err *e) { return err_set(e, E_NOMEM, "%s: out of memory", h->path); }
 int64_t     store_last_id(const history *h) { return sqlite3_last_insert_rowid(h->db); }
 int         store_changes(const history *h) { return sqlite3_changes(h->db); }
+int         store_has_grams(const history *h) { return h->version >= 2; }
+
+void *store_room(arena *a, void *old, int n, size_t size)
+{
+    if (n < 16 ? n != 0 : n & (n - 1)) return old; /* grows at 0, 16, 32, 64… */
+    void *p = n > INT32_MAX / 4 ? NULL : arena_new(a, n ? 2 * (size_t)n : 16, size);
+    if (p && n) memcpy(p, old, (size_t)n * size);
+    return p;
+}
 
 void store_note(history *h, int64_t conv, int n)
 {
@@ -378,10 +420,12 @@ static int upgrade(history *h, err *e)
     if (r) return r;
     r = identify(h, &v, e);
     while (r == OK && v < VERSION) r = exec(h, UPGRADE[v++], e);
-    if (r == OK) r = exec(h, "PRAGMA application_id=1148544372; PRAGMA user_version=1", e);
-    return store_finish(h, r, e);
+    if (r == OK) r = exec(h, "PRAGMA application_id=1148544372; PRAGMA user_version=2", e);
+    r = store_finish(h, r, e);
+    if (r) err_prefix(e, "the schema was not brought up to date, the file is as it was");
+    return r;
 }
-_Static_assert(APPLICATION_ID == 1148544372 && VERSION == 1, "the pragmas in upgrade take no parameters: keep them equal");
+_Static_assert(APPLICATION_ID == 1148544372 && VERSION == 2, "the pragmas in upgrade take no parameters: keep them equal");
 
 /* Write-ahead log.  Two programs that open a new file at once can be told "busy" without the usual wait, so wait here. */
 static int use_wal(history *h, err *e)
@@ -440,6 +484,20 @@ static void immutable_name(const char *path, buf *out)
     buf_str(out, STR("?immutable=1"));
 }
 
+/* grams(text, text) in SQL: see grams.h. */
+static void sql_grams(sqlite3_context *ctx, int n, sqlite3_value **v)
+{
+    buf b = { 0 };
+    str t[2];
+    for (int i = 0; i < n; i++) {
+        const char *s = (const char *)sqlite3_value_text(v[i]);
+        t[i]          = (str){ s, s ? (size_t)sqlite3_value_bytes(v[i]) : 0 };
+    }
+    if (grams_put(&b, t[0], t[1]) == OK) sqlite3_result_text64(ctx, b.s ? b.s : "", b.n, SQLITE_TRANSIENT, SQLITE_UTF8);
+    else sqlite3_result_error_nomem(ctx);
+    buf_free(&b);
+}
+
 static int open_db(history *h, const char *name, int flags, err *e)
 {
     int rc = sqlite3_open_v2(name, &h->db, flags | SQLITE_OPEN_FULLMUTEX, NULL);
@@ -453,7 +511,10 @@ static int open_db(history *h, const char *name, int flags, err *e)
     sqlite3_db_config(h->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
     sqlite3_db_config(h->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
     sqlite3_db_config(h->db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, NULL);
-    return exec(h, "PRAGMA foreign_keys=ON; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON; PRAGMA cell_size_check=ON", e);
+    rc = sqlite3_create_function_v2(h->db, "grams", 2, SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_DIRECTONLY, NULL, sql_grams, NULL, NULL, NULL);
+    if (rc) return db_err(h, rc, e);
+    return exec(h, "PRAGMA foreign_keys=ON; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON; PRAGMA cell_size_check=ON; "
+                   "PRAGMA temp_store=MEMORY", e);
 }
 
 static void shut(history *h)
@@ -485,14 +546,13 @@ static int open_read(history *h, const char *name, err *e)
         else buf_str(&b, str_of(name));
         int flags = way == 0 ? SQLITE_OPEN_READWRITE : way == 1 ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READONLY | SQLITE_OPEN_URI;
         r         = b.oom ? store_no_memory(h, e) : open_db(h, b.s, flags, e);
-        if (r == OK) r = exec(h, "PRAGMA query_only=ON", e);
         if (r == OK) r = identify(h, &v, e);
+        if (r == OK && v > 0 && v < VERSION) r = exec(h, LACKS, e);
+        if (r == OK) r = exec(h, "PRAGMA query_only=ON", e);
     }
     buf_free(&b);
-    if (r == OK && v == 0) r = err_set(e, E_DB, "%s: empty, no conversation was ever stored in it", h->path);
-    else if (r == OK && v < VERSION)
-        r = err_set(e, E_DB, "%s: an older schema (%lld): it must be opened once for writing", h->path, (long long)v);
-    return r;
+    h->version = (int)v;
+    return r == OK && v == 0 ? err_set(e, E_DB, "%s: empty, no conversation was ever stored in it", h->path) : r;
 }
 
 static int open_write(history *h, const char *name, int in_memory, err *e)
@@ -503,6 +563,7 @@ static int open_write(history *h, const char *name, int in_memory, err *e)
     if (r == OK) r = identify(h, &v, e);
     if (r == OK && !in_memory) r = use_wal(h, e);
     if (r == OK && v < VERSION) r = upgrade(h, e);
+    h->version = VERSION;
     return r;
 }
 

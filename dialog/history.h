@@ -10,8 +10,8 @@ typedef struct history history;
 /* READ: must exist, no row is ever changed.  WRITE: created when missing, mode 0600.  MEMORY: a private one, the path is ignored. */
 enum { HIST_READ = 1, HIST_WRITE = 2, HIST_MEMORY = 4 };
 /* WAL, foreign keys, synchronous=FULL, busy timeout 5 s; refuses a foreign file (application_id), a newer schema
- * (user_version), a directory, a file it may not write: E_DB/E_IO with the path, and the file untouched.  Older schemas migrate
- * in one transaction.  HIST_WRITE makes the last folder of the path when it is missing (mode 0700), not those above it: a typo
+ * (user_version), a directory, a file it may not write: E_DB/E_IO with the path, and the file untouched.  WRITE brings an older
+ * schema up to date in one transaction; READ reads it as it is, byte for byte unchanged.  HIST_WRITE makes the last folder of the path when it is missing (mode 0700), not those above it: a typo
  * there is an error. */
 int  hist_open(history **h, const char *path, int flags, err *e);
 void hist_close(history *h); /* NULL is fine */
@@ -24,11 +24,13 @@ typedef struct {
     int64_t id;
     str     title, created; /* UTC, 2026-11-24T15:04:05Z */
     str     fwd, bwd;       /* model digests at its last exchange */
+    str     tags;           /* in byte order, a blank between them */
     int     n_turns;        /* user+bot pairs that are not undone */
 } conversation;
 int hist_new(history *h, str title, int64_t *id, err *e);
 /* Newest first (by the last row added, then by creation); at most `limit` (0 = all); in the arena. */
 int hist_list(history *h, int limit, arena *a, conversation **list, int *n, err *e);
+int hist_tagged(history *h, str tag, int limit, arena *a, conversation **list, int *n, err *e); /* those with the tag alone */
 int hist_get(history *h, int64_t conv, arena *a, conversation *c, err *e); /* E_ARG: no such conversation */
 int hist_set_title(history *h, int64_t conv, str title, err *e);
 
@@ -74,10 +76,18 @@ typedef struct {
     int     speaker;
     str     created, snippet; /* snippet with the hit between \x01 and \x02 */
 } history_found;
+typedef struct {        /* what is empty, 0 or (speaker, verdict) -1 lets everything pass */
+    str     since, until; /* beginnings of a `created`, as "2026-11" or "2026-11-24T15"; until: that month or hour included */
+    int     speaker;      /* 0 the user's lines, 1 the replies */
+    int     verdict;      /* RULE_…, on the line itself: the user's, or the chosen candidate's */
+    str     model;        /* beginning of the digest of the forward or backward model */
+    str     tag;
+    int64_t conv;
+} hist_filter;
 /* Lines that contain `query` as it stands (no search syntax), newest first, at most `limit` (0 = all).  Three characters and
- * more: case-insensitive in any script; one or two: in ASCII only.  Undone exchanges included.  E_ARG: empty, no UTF-8, or a
- * NUL in it. */
-int hist_search(history *h, str query, int limit, arena *a, history_found **list, int *n, err *e);
+ * more: case-insensitive in any script; one or two: in ASCII only.  Undone exchanges included.  f NULL: no filter.  E_ARG:
+ * empty, no UTF-8, or a NUL in it. */
+int hist_search(history *h, str query, const hist_filter *f, int limit, arena *a, history_found **list, int *n, err *e);
 
 /* Recompute the chain of a conversation (0 = all) with the same routine that guards COMMIT.  OK and *bad = 0, or OK and *bad =
  * id of the first bad turn with `what` (in the arena) naming the difference; *bad = -1 when the fault is not in one turn
@@ -86,5 +96,26 @@ int hist_verify(history *h, int64_t conv, arena *a, int64_t *bad, str *what, int
 /* Hash of the last row of a conversation and its number (0 and the chain's start when there is no row).  Kept elsewhere, it
  * shows a tail that was cut off afterwards, which the chain itself cannot. */
 int hist_head(history *h, int64_t conv, int *n, unsigned char hash[32], err *e);
+
+/* ---- what people say about the record: not part of the hash chain, may change ---------------------------------------- */
+
+/* A reader's judgment of the reply in exchange `turn`: one a reader a turn, a later one replaces it.  reader: 1 to 200 bytes of
+ * UTF-8; note: at most 4096 bytes (both E_ARG); E_ARG too for an unknown label and for a turn that is no exchange.  Forgetting
+ * the turn empties the note and leaves the label. */
+enum { JUDGE_OK, JUDGE_REPETITION, JUDGE_UNSAFE, JUDGE_OFF_TOPIC, JUDGE_OTHER, JUDGE_LABELS };
+const char *hist_label_name(int label);         /* "ok", "repetition", "unsafe", "off-topic", "other"; NULL */
+int         hist_label_of_name(const char *s); /* -1 */
+int hist_judge(history *h, int64_t turn, str reader, int label, str note, str created, err *e);
+typedef struct {
+    int64_t turn;
+    str     reader, note, created;
+    int     label;
+} judgment;
+/* All of them, by turn and reader. */
+int hist_judgments(history *h, arena *a, judgment **list, int *n, err *e);
+
+/* Tags of a conversation: 1 to 100 bytes of UTF-8 without white space and control characters (E_ARG).  Setting one that is there
+ * and taking off one that is not are OK and change nothing: *changed tells; may be NULL. */
+int hist_tag(history *h, int64_t conv, str name, int on, int *changed, err *e);
 
 #endif

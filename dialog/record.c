@@ -260,6 +260,7 @@ static int put_turn(history *h, const chain_row *row, err *e)
 static int put_row(history *h, chain_row *row, int64_t *id, err *e)
 {
     static const char index[] = "INSERT INTO search(rowid,user_text,reply_text) VALUES(?,?,?)";
+    static const char grams[] = "INSERT INTO gram(rowid,chars) VALUES(?,grams(?,?))";
     arena             a       = { 0 };
     chain_row         back;
     int               r = last_row(h, row->x.conv, &row->x.n, row->prev, e);
@@ -272,6 +273,7 @@ static int put_row(history *h, chain_row *row, int64_t *id, err *e)
     if (r == OK && row->n_said) r = put_hits(h, *id, -1, &row->x.r.user_v, e);
     for (int k = 0; k < row->x.r.n && r == OK; k++) r = put_candidate(h, *id, k, &row->x.r.cand[k], &row->c[k], e);
     if (r == OK && row->n_said) r = store_run(h, e, index, "itt", *id, row->x.r.user_text, row->x.r.text);
+    if (r == OK && row->n_said) r = store_run(h, e, grams, "itt", *id, row->x.r.user_text, row->x.r.text);
     if (r == OK) {
         r = load_row(h, *id, &a, &back, e);
         if (r == OK) r = check_row(h, &back, row->prev, e);
@@ -393,21 +395,25 @@ int hist_undo(history *h, int64_t conv, str created, int64_t *undone, err *e)
     return r;
 }
 
-/* Erase the words of one exchange, and the title if it was made of them.  The search index has to be told what it had indexed. */
+/* Erase the words of one exchange, and the title if it was made of them.  The indices have to be told what they had indexed. */
 static int erase(history *h, int64_t conv, int64_t id, str user, str said, err *e)
 {
     static const char index[] = "INSERT INTO search(search,rowid,user_text,reply_text) VALUES('delete',?,?,?)";
+    static const char grams[] = "INSERT INTO gram(gram,rowid,chars) VALUES('delete',?,grams(?,?))";
     static const char words[] = "UPDATE turn SET salt=NULL,prompt=NULL,user_text=NULL,user_ids=NULL,user_action=NULL,user_rule=NULL,"
                                 "cut=NULL,evaluated=NULL,reply_text=NULL,reply_ids=NULL WHERE id=?";
     static const char cands[] = "UPDATE candidate SET salt=NULL,text=NULL,ids=NULL,ended=NULL,dup_of=NULL,fwd=NULL,bwd=NULL,"
                                 "n_source=NULL,score=NULL,action=NULL,rule=NULL WHERE turn=?";
     static const char hits[]  = "DELETE FROM hit WHERE turn=?";
+    static const char notes[] = "UPDATE judgment SET note='' WHERE turn=?"; /* it may quote */
     static const char title[] = "UPDATE conversation SET title='' WHERE id=? AND title=?";
     char              t[TITLE_CHARS * 4];
     int               r = store_run(h, e, index, "itt", id, user, said);
+    if (r == OK) r = store_run(h, e, grams, "itt", id, user, said);
     if (r == OK) r = store_run(h, e, words, "i", id);
     if (r == OK) r = store_run(h, e, cands, "i", id);
     if (r == OK) r = store_run(h, e, hits, "i", id);
+    if (r == OK) r = store_run(h, e, notes, "i", id);
     return r == OK ? store_run(h, e, title, "it", conv, title_of(user, t)) : r;
 }
 
@@ -435,7 +441,8 @@ static int erase_all(history *h, int64_t conv, int n, int *count, err *e)
 
 int hist_forget(history *h, int64_t conv, int n, str created, int *forgotten, err *e)
 {
-    static const char merge[] = "INSERT INTO search(search) VALUES('optimize')"; /* drops what was deleted from the index's pages */
+    /* drop what was deleted from the pages of the indices */
+    static const char merge[] = "INSERT INTO search(search) VALUES('optimize')", merge_grams[] = "INSERT INTO gram(gram) VALUES('optimize')";
     unsigned char     hash[CHAIN_HASH];
     int               count = 0, last, seen, noted, r = store_begin(h, 1, e);
     if (r) return r;
@@ -445,6 +452,7 @@ int hist_forget(history *h, int64_t conv, int n, str created, int *forgotten, er
     if (r == OK && count == 0) r = err_set(e, E_ARG, "%s: nothing to forget there", store_path(h));
     if (r == OK) r = put_mark(h, conv, ROW_FORGET, n, created, e);
     if (r == OK) r = store_run(h, e, merge, "");
+    if (r == OK) r = store_run(h, e, merge_grams, "");
     r = store_finish(h, r, e);
     if (r != OK && noted) store_note(h, conv, seen);
     if (r) return r;

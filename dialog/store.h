@@ -1,4 +1,4 @@
-/* store: the door to SQLite that history.c opens for its neighbours record.c and shelf.c, which know tables and rows but not
+/* store: the door to SQLite that history.c opens for its neighbours record.c, shelf.c, notes.c, which know tables and rows but not
  * sqlite3.h. Statements by their text, prepared once; cells read with type, length and range checked, because SQLite lets any
  * cell hold anything. */
 #ifndef DUET_STORE_H
@@ -34,6 +34,7 @@ int  store_begin(history *h, int write, err *e);
 int  store_finish(history *h, int r, err *e); /* commit when r is OK; roll back otherwise, or when that fails */
 int64_t store_last_id(const history *h);
 int     store_changes(const history *h);
+int     store_has_grams(const history *h);  /* 0: an older file opened for reading, which has no table gram */
 int     store_is_damaged(const history *h); /* SQLite has found the file's structure broken */
 int     store_flush(history *h, err *e);    /* the log into the file, and emptied */
 
@@ -45,6 +46,9 @@ const char   *cell_cstr(cells *c, int col, int max);        /* and no NUL in it 
 void          cell_bytes(cells *c, int col, void *out, int n);
 const int    *cell_ids(cells *c, int col, int *n);          /* token ids, none negative */
 void          cell_bad(cells *c, int col, const char *why); /* E_FORMAT: a check of the caller's own failed */
+
+/* Room for one more in an array of the arena that grows as it fills; NULL when memory is out. */
+void *store_room(arena *a, void *old, int n, size_t size);
 
 /* How far this handle has read one conversation (see hist_append): row n of conv, 0 = nothing noted. */
 void store_note(history *h, int64_t conv, int n);

@@ -131,7 +131,7 @@ static void injection_is_text(void **s)
         OKAY(hist_get(h, conv, &mem, &c, &e));
         same_text(c.title, t);
         OKAY(hist_set_title(h, conv, STR("'); DROP TABLE hit; --"), &e));
-        OKAY(hist_search(h, t, 0, &mem, &f, &n, &e));
+        OKAY(hist_search(h, t, NULL, 0, &mem, &f, &n, &e));
         int here = 0;
         for (int k = 0; k < n; k++) here += f[k].turn == id;
         assert_int_equal(here, 2);
@@ -324,9 +324,9 @@ static void forgotten_words_are_gone(void **s)
     OKAY(hist_turns(h, conv, 0, &mem, &t, &n, &e));
     assert_int_equal(n, 4);
     history_found *f;
-    OKAY(hist_search(h, STR("quagmire"), 0, &mem, &f, &n, &e));
+    OKAY(hist_search(h, STR("quagmire"), NULL, 0, &mem, &f, &n, &e));
     assert_int_equal(n, 0);
-    OKAY(hist_search(h, STR("gm"), 0, &mem, &f, &n, &e));
+    OKAY(hist_search(h, STR("gm"), NULL, 0, &mem, &f, &n, &e));
     assert_int_equal(n, 0);
     id[3] = say(h, conv, "golf hotel", 3); /* the chain goes on */
     conversation c;
@@ -357,45 +357,45 @@ static void finding(void **s)
     reply r     = some_reply(1, "", "", 3);
     r.user_text = STR("left \x01 control \x02 then ÄPFEL and more text that goes on and on and on for a good while");
     id[2]       = add(h, conv, &r);
-    OKAY(hist_search(h, STR("kölSCH"), 0, &mem, &f, &n, &e));
+    OKAY(hist_search(h, STR("kölSCH"), NULL, 0, &mem, &f, &n, &e));
     assert_int_equal(n, 1);
     assert_int_equal(f[0].turn, id[0]);
     assert_int_equal(f[0].conv, conv);
     assert_int_equal(f[0].speaker, 0);
     same_text(f[0].snippet, STR("I like \x01Kölsch\x02 and 100% cotton_socks 1"));
-    OKAY(hist_search(h, STR("äpfel"), 0, &mem, &f, &n, &e)); /* folded beyond ASCII */
+    OKAY(hist_search(h, STR("äpfel"), NULL, 0, &mem, &f, &n, &e)); /* folded beyond ASCII */
     assert_int_equal(n, 1);
     same_text(f[0].snippet, STR("left   control   then \x01ÄPFEL\x02 and more text that goes on an…"));
-    OKAY(hist_search(h, STR("公园散步"), 0, &mem, &f, &n, &e));
+    OKAY(hist_search(h, STR("公园散步"), NULL, 0, &mem, &f, &n, &e));
     assert_int_equal(n, 1);
     same_text(f[0].snippet, STR("今天天气不错，我们去\x01公园散步\x02吧 2"));
-    OKAY(hist_search(h, STR("公"), 0, &mem, &f, &n, &e)); /* one character */
+    OKAY(hist_search(h, STR("公"), NULL, 0, &mem, &f, &n, &e)); /* one character */
     assert_int_equal(n, 1);
     same_text(f[0].snippet, STR("今天天气不错，我们去\x01公\x02园散步吧 2"));
-    OKAY(hist_search(h, STR("公园"), 0, &mem, &f, &n, &e));
+    OKAY(hist_search(h, STR("公园"), NULL, 0, &mem, &f, &n, &e));
     assert_int_equal(n, 1);
-    OKAY(hist_search(h, STR("0%"), 0, &mem, &f, &n, &e)); /* no wildcard */
+    OKAY(hist_search(h, STR("0%"), NULL, 0, &mem, &f, &n, &e)); /* no wildcard */
     assert_int_equal(n, 1);
-    OKAY(hist_search(h, STR("_"), 0, &mem, &f, &n, &e));
+    OKAY(hist_search(h, STR("_"), NULL, 0, &mem, &f, &n, &e));
     assert_int_equal(n, 1);
-    OKAY(hist_search(h, STR("100% c"), 0, &mem, &f, &n, &e));
+    OKAY(hist_search(h, STR("100% c"), NULL, 0, &mem, &f, &n, &e));
     assert_int_equal(n, 1);
-    OKAY(hist_search(h, STR("li%ke"), 0, &mem, &f, &n, &e));
+    OKAY(hist_search(h, STR("li%ke"), NULL, 0, &mem, &f, &n, &e));
     assert_int_equal(n, 0);
-    OKAY(hist_search(h, STR("Kölsch OR 今天天"), 0, &mem, &f, &n, &e)); /* no syntax */
+    OKAY(hist_search(h, STR("Kölsch OR 今天天"), NULL, 0, &mem, &f, &n, &e)); /* no syntax */
     assert_int_equal(n, 0);
-    OKAY(hist_search(h, STR("reply"), 0, &mem, &f, &n, &e)); /* the bot's words, newest first */
+    OKAY(hist_search(h, STR("reply"), NULL, 0, &mem, &f, &n, &e)); /* the bot's words, newest first */
     assert_int_equal(n, 2);
     assert_int_equal(f[0].turn, id[1]);
     assert_int_equal(f[0].speaker, 1);
-    OKAY(hist_search(h, STR("reply"), 1, &mem, &f, &n, &e));
+    OKAY(hist_search(h, STR("reply"), NULL, 1, &mem, &f, &n, &e));
     assert_int_equal(n, 1);
     OKAY(hist_undo(h, conv, STR("x"), NULL, &e));
-    OKAY(hist_search(h, STR("ÄPFEL"), 0, &mem, &f, &n, &e)); /* undone, still in the record */
+    OKAY(hist_search(h, STR("ÄPFEL"), NULL, 0, &mem, &f, &n, &e)); /* undone, still in the record */
     assert_int_equal(n, 1);
-    assert_int_equal(hist_search(h, STR(""), 0, &mem, &f, &n, &e), E_ARG);
-    assert_int_equal(hist_search(h, STR("a\0b"), 0, &mem, &f, &n, &e), E_ARG);
-    assert_int_equal(hist_search(h, STR("\xff\xfe\xfd"), 0, &mem, &f, &n, &e), E_ARG);
+    assert_int_equal(hist_search(h, STR(""), NULL, 0, &mem, &f, &n, &e), E_ARG);
+    assert_int_equal(hist_search(h, STR("a\0b"), NULL, 0, &mem, &f, &n, &e), E_ARG);
+    assert_int_equal(hist_search(h, STR("\xff\xfe\xfd"), NULL, 0, &mem, &f, &n, &e), E_ARG);
     hist_close(h);
 }
 

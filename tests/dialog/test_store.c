@@ -265,7 +265,7 @@ static void foreign_files_are_refused(void **s)
         raw(p, "PRAGMA user_version=3");
         refused(p, flags, E_DB, "another program");
         drop(p);
-        raw(p, "PRAGMA application_id=1148544372; PRAGMA user_version=2; CREATE TABLE conversation(id)");
+        raw(p, "PRAGMA application_id=1148544372; PRAGMA user_version=3; CREATE TABLE conversation(id)");
         refused(p, flags, E_DB, "newer Duet");
         raw(p, "PRAGMA user_version=-1");
         refused(p, flags, E_DB, "never was");

@@ -11,6 +11,8 @@
 
 #include "eval/commands.h"
 
+enum { HEADS_MAX = 256 << 20 };
+
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
 int audit_open_rules(audit_job *j, err *e) { return open_rules(&j->names, &j->pack, e); }
@@ -80,35 +82,82 @@ json_t *js_text(str s)
 
 json_t *js_real(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
+/* To a file that is there only when it is whole, or to stdout for "-". */
+int audit_put_file(const char *path, str bytes, err *e)
+{
+    outfile *o;
+    if (strcmp(path, "-") == 0)
+        return fwrite(bytes.s, 1, bytes.n, stdout) == bytes.n && fflush(stdout) == 0 ? OK : err_set(e, E_IO, "cannot write to stdout");
+    int r = out_open(&o, path, e);
+    if (r) return r;
+    r = out_write(o, bytes.s, bytes.n, e);
+    if (r == OK) r = out_commit(o, e);
+    if (r) out_abort(o);
+    return r;
+}
+
 /* ---- verify ---------------------------------------------------------------------------------------------------- */
 
-/* Check all chains.  *n_faults; says so on stdout when there are faults or `loud`. */
+/* What the row says now, so that one sees what the fault is about. */
+static void put_row(audit_job *j, int64_t id)
+{
+    arena    a = { 0 };
+    exchange x;
+    if (id > 0 && hist_exchange(j->h, id, &a, &x, NULL) == OK) {
+        printf("    row %d, %.*s, now says: ", x.n, (int)x.created.n, x.created.s);
+        put_visible(x.r.user_text);
+        printf(" > ");
+        put_visible(x.r.text);
+        putchar('\n');
+    }
+    arena_free(&a);
+}
+
+static int check_heads(audit_job *j, arena *a, audit_fault **f, int *n, int *n_heads, err *e)
+{
+    buf b = { 0 };
+    int r = read_file(j->heads, HEADS_MAX, &b, e);
+    if (r == OK) r = audit_heads(j->h, buf_view(&b), a, f, n, n_heads, e);
+    if (r == E_FORMAT) err_prefix(e, "%s", j->heads);
+    buf_free(&b);
+    return r;
+}
+
+static int verify_json(const audit_fault *f, int n, int64_t rows, int n_heads, err *e)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < n; i++) {
+        buf b = { 0 };
+        buf_visible(&b, f[i].what);
+        json_array_append_new(list, json_pack("{s:I, s:I, s:s}", "conversation", (json_int_t)f[i].conv, "turn", (json_int_t)f[i].turn, "what",
+                                              b.s ? b.s : ""));
+        buf_free(&b);
+    }
+    return put_json(json_pack("{s:b, s:I, s:i, s:o}", "sound", n == 0, "rows", (json_int_t)rows, "heads", n_heads, "faults", list), e);
+}
+
+/* Check all chains, and the heads that were kept.  *n_faults; says so on stdout when there are faults or `loud`. */
 static int verify(audit_job *j, int loud, int *n_faults, err *e)
 {
     arena         a = { 0 };
     audit_fault  *f;
     conversation *c;
     int64_t       rows;
-    int           n_conv = 0, r = audit_verify(j->h, &a, &f, n_faults, &rows, e);
+    int           n_conv = 0, n_heads = 0, r = audit_verify(j->h, &a, &f, n_faults, &rows, e);
     if (r == OK && *n_faults == 0) r = hist_list(j->h, 0, &a, &c, &n_conv, e);
-    if (r == OK && j->json && (loud || *n_faults)) {
-        json_t *list = json_array();
-        for (int i = 0; i < *n_faults; i++) {
-            buf b = { 0 };
-            buf_visible(&b, f[i].what);
-            json_array_append_new(list, json_pack("{s:I, s:I, s:s}", "conversation", (json_int_t)f[i].conv, "turn",
-                                                  (json_int_t)f[i].turn, "what", b.s ? b.s : ""));
-            buf_free(&b);
-        }
-        r = put_json(json_pack("{s:b, s:I, s:o}", "sound", *n_faults == 0, "rows", (json_int_t)rows, "faults", list), e);
-    } else if (r == OK) {
+    if (r == OK && j->heads) r = check_heads(j, &a, &f, n_faults, &n_heads, e);
+    if (r == OK && j->json && (loud || *n_faults)) r = verify_json(f, *n_faults, rows, n_heads, e);
+    else if (r == OK) {
         for (int i = 0; i < *n_faults; i++) {
             if (f[i].conv) printf("conversation %lld: ", (long long)f[i].conv);
             put_visible(f[i].what);
             putchar('\n');
+            put_row(j, f[i].turn);
         }
-        if (*n_faults) printf("%lld rows are good; %d fault%s\n", (long long)rows, *n_faults, *n_faults == 1 ? "" : "s");
+        if (*n_faults) printf("%lld rows are good, %d fault%s; what comes behind a fault in its conversation was not checked\n", (long long)rows, *n_faults,
+                              *n_faults == 1 ? "" : "s");
         else if (loud) printf("%lld rows in %d conversation%s: every hash holds\n", (long long)rows, n_conv, n_conv == 1 ? "" : "s");
+        if (n_heads && !*n_faults && loud) printf("%d heads kept elsewhere: all are there\n", n_heads);
     }
     arena_free(&a);
     return r;
@@ -201,7 +250,8 @@ static const struct {
              { "replay", run_replay, 1, HIST_READ, NULL },
              { "why", audit_run_why, 2, HIST_READ, "the number of a turn" },
              { "rules", audit_run_rules, 1, HIST_READ, NULL },
-             { "report", audit_run_report, 1, HIST_READ, NULL } };
+             { "report", audit_run_report, 1, HIST_READ, NULL },
+             { "sample", audit_run_sample, 1, HIST_READ, NULL } };
 enum { N_SUBS = sizeof subs / sizeof subs[0] };
 
 static int check_words(audit_job *j, int *sub, err *e)
@@ -231,21 +281,34 @@ static int check_numbers(const audit_job *j, err *e)
     if (j->threads < 0 || j->threads > 1024) return err_set(e, E_ARG, "--threads: %d is not 1 to 1024", j->threads);
     if (j->candidate < -1) return err_set(e, E_ARG, "--candidate: they are numbered from 0");
     if (j->top < 1 || j->top > 1000) return err_set(e, E_ARG, "--top: %d is not 1 to 1000", j->top);
-    if (j->n_sample < 0 || j->n_sample > 10000) return err_set(e, E_ARG, "-n: %d is not 0 to 10000", j->n_sample);
+    if (j->n_sample < -1 || j->n_sample > 100000) return err_set(e, E_ARG, "-n: %d is not 0 to 100000", j->n_sample);
     return open_check(&j->names, e);
+}
+
+/* What a subcommand cannot do without, and what excludes what. */
+static int check_needs(audit_job *j, err *e)
+{
+    int report = strcmp(j->words[0], "report") == 0, sample = strcmp(j->words[0], "sample") == 0;
+    int ways   = (j->export != NULL) + (j->import != NULL) + j->agreement;
+    if (j->n_sample < 0) j->n_sample = report ? 12 : 50;
+    if (report && !j->out) return err_set(e, E_ARG, "report wants a page to write: -o PAGE.html, or -o - for stdout");
+    if (ways > 1) return err_set(e, E_ARG, "--export, --import and --agreement exclude one another");
+    if (sample && !j->export && !j->agreement && (!j->reader || !j->reader[0])) return err_set(e, E_ARG, "sample wants to know who reads: --reader NAME");
+    return OK;
 }
 
 int cmd_audit(int argc, char **argv, err *e)
 {
-    static const char usage[] = "audit verify | replay | why TURN | rules | report -o PAGE  [DB] [options]",
+    static const char usage[] = "audit verify | replay | why TURN | rules | report -o PAGE | sample  [DB] [options]",
                       about[] =
                           "verify   recompute every hash of the record\n"
                           "replay   answer the stored lines again, with their context, options and seed, and compare everything to the bit\n"
                           "why      one exchange: candidates, scores, verdicts, other choices, what the sampler saw at each step\n"
                           "rules    judge the stored texts by other rules: what would be blocked now, what no longer\n"
                           "report   a page in HTML: the chain, volume, rules, faults, scores, times, the longest conversations, samples\n"
+                          "sample   replies at random for a person to judge; judgments are kept in the store; how far readers agree\n"
                           "DB is the store (also --db FILE). Exit status 3: something differs.";
-    audit_job    j            = { .tolerance = 0.01, .candidate = -1, .top = 5, .n_sample = 12, .seed = 1, .names.prefix = DUET_PREFIX };
+    audit_job    j            = { .tolerance = 0.01, .candidate = -1, .top = 5, .n_sample = -1, .seed = 1, .names.prefix = DUET_PREFIX };
     const option list[]       = {
         { "--db", OPT_STR, &j.db, "FILE", "the store; default: duet/history.db in the user's data folder" },
         { "--json", OPT_FLAG, &j.json, NULL, "for machines" },
@@ -255,7 +318,8 @@ int cmd_audit(int argc, char **argv, err *e)
         { "models and rules", OPT_GROUP, NULL, NULL, NULL },
         OPEN_OPTIONS(j.names),
         { "--threads", OPT_INT, &j.threads, "N", "threads; never changes a result" },
-        { "replay", OPT_GROUP, NULL, NULL, NULL },
+        { "verify and replay", OPT_GROUP, NULL, NULL, NULL },
+        { "--heads", OPT_STR, &j.heads, "FILE", "what \"duet history head\" printed before: also find tails that were cut off" },
         { "--tolerance", OPT_DOUBLE, &j.tolerance, "X", "of log-probs, where the arithmetic was another (default 0.01)" },
         { "why", OPT_GROUP, NULL, NULL, NULL },
         { "--candidate", OPT_INT, &j.candidate, "K", "the steps of candidate K; default: of the one that was chosen" },
@@ -264,10 +328,14 @@ int cmd_audit(int argc, char **argv, err *e)
         { "--no-replay", OPT_FLAG, &j.no_replay, NULL, "from the record alone: no models are opened, no steps shown" },
         { "rules", OPT_GROUP, NULL, NULL, NULL },
         { "--with", OPT_STRS, &j.with, "PACK", "the other rules, a file or a folder, again and again; default: the program's own of today" },
-        { "report", OPT_GROUP, NULL, NULL, NULL },
-        { "--out,-o", OPT_STR, &j.out, "PAGE", "where the page goes; - = stdout" },
-        { "-n", OPT_INT, &j.n_sample, "N", "exchanges in the sample (default 12)" },
-        { "--seed", OPT_U64, &j.seed, "S", "of the sample (default 1)" },
+        { "report and sample", OPT_GROUP, NULL, NULL, NULL },
+        { "--out,-o", OPT_STR, &j.out, "PAGE", "report: where the page goes; - = stdout" },
+        { "-n", OPT_INT, &j.n_sample, "N", "exchanges in the sample (default: report 12, sample 50)" },
+        { "--seed", OPT_U64, &j.seed, "S", "of the sample (default 1); the same seed shows all readers the same" },
+        { "--reader", OPT_STR, &j.reader, "NAME", "sample: who judges" },
+        { "--export", OPT_STR, &j.export, "FILE", "sample: as a table (CSV) to be filled in; - = stdout" },
+        { "--import", OPT_STR, &j.import, "FILE", "sample: the labels of such a table, as judgments of --reader" },
+        { "--agreement", OPT_FLAG, &j.agreement, NULL, "sample: rates by label, Cohen's kappa, Krippendorff's alpha, where readers differ" },
         { NULL, 0, NULL, NULL, NULL },
     };
     int sub = 0, status = EXIT_OK, r = options_parse(list, argc, argv, j.words, 4, &j.n_words, e);
@@ -280,6 +348,7 @@ int cmd_audit(int argc, char **argv, err *e)
     }
     if (r == OK) r = check_words(&j, &sub, e);
     if (r == OK) r = check_numbers(&j, e);
+    if (r == OK) r = check_needs(&j, e);
     if (r) return EXIT_USAGE;
     r = open_store(j.db, getenv("HOME"), getenv("XDG_DATA_HOME"), subs[sub].flags, &j.h, e);
     if (r == OK) r = subs[sub].run(&j, &status, e);

@@ -20,6 +20,8 @@ typedef struct {
     /* report, sample */ const char *out;
     int      n_sample;
     uint64_t seed;
+    const char *reader, *export, *import;
+    int         agreement;
     /* opened */
     history   *h;
     gpt2      *fwd, *bwd;
@@ -31,12 +33,14 @@ typedef struct {
 int audit_run_why(audit_job *j, int *status, err *e);
 int audit_run_rules(audit_job *j, int *status, err *e);
 int audit_run_report(audit_job *j, int *status, err *e);
+int audit_run_sample(audit_job *j, int *status, err *e);
 
 int  audit_open_models(audit_job *j, err *e); /* rules, models, and the responder over them */
 int  audit_open_rules(audit_job *j, err *e);
 /* The exchanges that --last and --conversation leave, oldest first. */
 int  audit_chosen_turns(audit_job *j, arena *a, int64_t **id, int *n, err *e);
 
+int     audit_put_file(const char *path, str bytes, err *e); /* whole or not at all; "-" = stdout */
 void    put_visible(str s);                /* to stdout, as one safe line */
 int     put_json(json_t *o, err *e);       /* a line of stdout; lets the object go */
 json_t *js_text(str s);                    /* ill-formed UTF-8 as U+FFFD */

@@ -167,6 +167,48 @@ static void put_faults(buf *b, report *r)
     page_table_end(b);
 }
 
+/* What people judged, when anybody did. */
+static int put_readers(buf *b, report *r, err *e)
+{
+    judgment   *list;
+    readers_sum s;
+    double      lo, hi;
+    int         n, got = hist_judgments(r->h, &r->mem, &list, &n, e);
+    reading    *v      = got == OK ? arena_new(&r->mem, (size_t)n, sizeof *v) : NULL;
+    if (got) return got;
+    if (!v) return err_set(e, E_NOMEM, "out of memory for judgments");
+    for (int i = 0; i < n; i++) v[i] = (reading){ list[i].turn, list[i].reader, list[i].label };
+    got = readers_agree(v, n, JUDGE_LABELS, &r->mem, &s, e);
+    if (got || n == 0) return got;
+    page_section(b, "readers", "What readers said");
+    page_note(b, "%d replies were judged, %d of them by two readers and more. Where readers differ, each has a part of the reply. The interval (95 %%, Wilson) is the "
+                 "sample's.", s.n_turns, s.n_shared);
+    page_table(b, "judgment|#per 1000 replies");
+    for (int k = 0; k < JUDGE_LABELS; k++) {
+        page_row(b);
+        page_cell(b, str_of(hist_label_name(k)));
+        readers_interval(llround(s.share[k] * s.n_turns), s.n_turns, &lo, &hi);
+        page_cell_num(b, "%.1f (%.1f–%.1f)", 1000 * s.share[k], 1000 * lo, 1000 * hi);
+    }
+    page_table_end(b);
+    if (s.n_pair == 0) return OK;
+    page_table(b, "reader|reader|#both judged|#alike|#Cohen's kappa");
+    for (int i = 0; i < s.n_pair; i++) {
+        const readers_pair *p = &s.pair[i];
+        page_row(b);
+        page_cell(b, s.one[p->a].reader);
+        page_cell(b, s.one[p->b].reader);
+        page_cell_num(b, "%d", p->n);
+        if (p->n) page_cell_num(b, "%.1f %%", 100 * p->observed);
+        else page_cell_num(b, "–");
+        if (isnan(p->kappa)) page_cell_num(b, "–");
+        else page_cell_num(b, "%.3f", p->kappa);
+    }
+    page_table_end(b);
+    if (!isnan(s.alpha)) page_note(b, "Krippendorff's alpha over all readers: %.3f.", s.alpha);
+    return OK;
+}
+
 /* Every so many-th pair, so that a large store stays a small page. */
 static int thin(const tally_list *x, const tally_list *y, double *px, double *py, int most)
 {
@@ -210,7 +252,7 @@ static int put_longest(buf *b, report *r, err *e)
 {
     qsort(r->conv, (size_t)r->n_conv, sizeof *r->conv, by_length);
     page_section(b, "longest", "The longest conversations");
-    page_table(b, "#conversation|title|#exchanges|#rows|begun|last hash of its chain");
+    page_table(b, "#conversation|title|#exchanges|#rows|#begun|last hash of its chain");
     for (int i = 0; i < r->n_conv && i < LONGEST; i++) {
         unsigned char hash[32];
         char          hex[65];
@@ -222,7 +264,7 @@ static int put_longest(buf *b, report *r, err *e)
         page_cell(b, r->conv[i].title);
         page_cell_num(b, "%d", r->conv[i].n_turns);
         page_cell_num(b, "%d", n);
-        page_cell(b, r->conv[i].created);
+        page_cell_num(b, "%.*s", (int)r->conv[i].created.n, r->conv[i].created.s);
         page_cell(b, (str){ hex, 16 });
     }
     page_table_end(b);
@@ -269,7 +311,8 @@ static int put_page(buf *b, report *r, err *e)
     put_volume(b, r);
     put_rules(b, r);
     put_faults(b, r);
-    int got = put_scores(b, r, e);
+    int got = put_readers(b, r, e);
+    if (got == OK) got = put_scores(b, r, e);
     if (got == OK) got = put_longest(b, r, e);
     if (got == OK && r->o->n_sample > 0) got = put_samples(b, r, e);
     page_end(b);

@@ -3,6 +3,7 @@
 #include "tests/eval/world.h"
 
 #include "eval/audit.h"
+#include "models/linear.h"
 
 #include <omp.h>
 
@@ -65,7 +66,9 @@ typedef struct {
     audit_models  real;
     audit_machine m;
     int           bend, at; /* at: the candidate */
-    double        shift;    /* of scores, in score() */
+    double        shift;    /* of a score, in given() */
+    int           given_bend;
+    responder    *other;    /* that answers in given() */
 } bender;
 
 static int bent_respond(void *ctx, const turn *hist, int n, str user, const respond_opts *o, arena *a, reply *out, err *er)
@@ -107,12 +110,17 @@ static int bent_respond(void *ctx, const turn *hist, int n, str user, const resp
     }
     return OK;
 }
-static int bent_score(void *ctx, const turn *turns, int n, candidate *cand, int n_cand, const respond_opts *o, err *er)
+static int bent_given(void *ctx, const turn *hist, int n, str user, const respond_opts *o, const candidate *cand, arena *a, reply *out, err *er)
 {
     bender *b = ctx;
-    int     r = respond_score(b->real.r, turns, n, cand, n_cand, o, er);
-    for (int k = 0; k < n_cand; k++) cand[k].fwd += k == b->at ? b->shift : 0;
-    return r;
+    int     r = respond_given(b->other ? b->other : b->real.r, hist, n, user, o, cand, a, out, er);
+    if (r || !out->n) return r;
+    if (b->shift != 0) out->cand[b->at].fwd += b->shift;
+    if (b->given_bend == B_CTEXT) out->cand[b->at].text = STR("x");
+    if (b->given_bend == B_CVERDICT) out->cand[b->at].v.rule++;
+    if (b->given_bend == B_FATE) out->cand[b->at].fate ^= 1;
+    if (b->given_bend == B_PROMPT) out->prompt_digest[5] ^= 1;
+    return OK;
 }
 static int bent_redacts(void *ctx, int rule) { return safety_rule_at(((bender *)ctx)->real.rules, rule)->action == RULE_REDACT; }
 
@@ -123,7 +131,7 @@ static void bender_open(bender *b)
     b->m         = audit_machine_of(&b->real);
     b->m.ctx     = b;
     b->m.respond = bent_respond;
-    b->m.score   = bent_score;
+    b->m.given   = bent_given;
     b->m.redacts = bent_redacts;
 }
 
@@ -171,7 +179,7 @@ static void other_arithmetic_is_scored_again(void **s)
         audit_result a = replay(h, id[i], &b.m);
         assert_int_equal(a.result, AUDIT_WITHIN);
         assert_true(a.n_compared > 0);
-        /* The same arithmetic in truth, but other batches: respond() scores what it draws step by step, respond_score all at
+        /* The same arithmetic in truth, but other batches: respond() scores what it draws step by step, respond_given all at
          * once.  Row-invariant, so no bit differs. */
         assert_true(a.max_dlogp == 0);
     }
@@ -183,6 +191,108 @@ static void other_arithmetic_is_scored_again(void **s)
     wants(h, id[1], &b.m, AUDIT_WITHIN, "another arithmetic");
     wants(h, id[2], &b.m, AUDIT_IDENTICAL, ""); /* a refusal needs no arithmetic */
     wants(h, id[8], &b.m, AUDIT_NOT_COMPARABLE, "no scores");
+    /* What is no score has no tolerance. */
+    static const int         bends[] = { B_CTEXT, B_CVERDICT, B_FATE, B_PROMPT };
+    static const char *const words[] = { "text", "verdict", "fate", "prompt" };
+    b.shift                          = 0;
+    for (int i = 0; i < 4; i++) {
+        b.given_bend = bends[i];
+        wants(h, id[1], &b.m, AUDIT_DIFFERENT, words[i]);
+    }
+    responder_free(b.real.r);
+    hist_close(h);
+}
+
+/* A record whose hashes are right again (here: nobody looks at them) but that says another thing was chosen, or said. */
+static void a_false_choice_is_seen(void **s)
+{
+    (void)s;
+    static const char *const lies[] = { "UPDATE turn SET chosen=(chosen+1)%%8 WHERE id=%lld", "UPDATE turn SET reply_text='我很好' WHERE id=%lld",
+                                        "UPDATE candidate SET score=score+0.005 WHERE turn=%lld AND k=(SELECT chosen FROM turn WHERE id=turn)" };
+    for (int i = 0; i < 3; i++) {
+        const char *path = in_dir("lie.db");
+        history    *h    = open_new(path);
+        bender      b;
+        int64_t     id[9];
+        bender_open(&b);
+        make_talk(h, b.real.r, id);
+        hist_close(h);
+        assert_int_equal(raw(path, lies[i], (long long)id[1]), 1);
+        OKAY(hist_open(&h, path, HIST_READ, &e));
+        wants(h, id[1], &b.m, AUDIT_DIFFERENT, i == 2 ? "score" : "");
+        b.bend = B_NUMERICS;
+        /* A score that lies within the tolerance is not what mode mmi ranks by, bwd; the ranking makes it anew and sees nothing. */
+        wants(h, id[1], &b.m, i == 2 ? AUDIT_WITHIN : AUDIT_DIFFERENT, "arithmetic");
+        b.m.tolerance = 0.004;
+        wants(h, id[1], &b.m, AUDIT_DIFFERENT, "arithmetic");
+        responder_free(b.real.r);
+        hist_close(h);
+    }
+}
+
+/* Arithmetic that really differs: the same weights through half precision.  And none that does: the paths of this processor. */
+static gpt2 *half(const char *from, const char *name)
+{
+    gguf        *g;
+    gpt2_config  c;
+    gpt2_meta    meta;
+    gpt2_tensor *list;
+    tokenizer   *t;
+    gpt2        *m;
+    size_t       n;
+    OKAY(gguf_open(&g, from, &e));
+    OKAY(gpt2_read_config(g, &c, &e));
+    OKAY(tokenizer_from_gguf(&t, g, &e));
+    OKAY(gpt2_read_meta(g, t, &meta, &e));
+    int          n_t   = gpt2_tensors(&c, &list, &n, &e);
+    float       *slab  = calloc(n, sizeof *slab);
+    int         *types = calloc((size_t)n_t, sizeof *types);
+    OKAY(gpt2_read_slab(g, &c, slab, &e));
+    for (int i = 0; i < n_t; i++) types[i] = list[i].vector || strstr(list[i].hf, "wpe") ? GT_F32 : GT_F16;
+    OKAY(gpt2_save(in_dir(name), &c, slab, t, &meta, types, &e));
+    OKAY(gpt2_open(&m, in_dir(name), &e));
+    free(types);
+    free(slab);
+    free(list);
+    tokenizer_close(t);
+    gguf_close(g);
+    return m;
+}
+
+static void paths_and_precisions(void **s)
+{
+    (void)s;
+    history *h = open_new(in_dir("paths.db"));
+    bender   b;
+    int64_t  id[9];
+    double   most = 0;
+    bender_open(&b);
+    make_talk(h, b.real.r, id);
+    for (int path = LINEAR_C; path < LINEAR_BEST; path++) {
+        if (linear_force_path(path)) continue; /* not on this processor */
+        for (int i = 1; i <= 8; i++)
+            if (i != 5) wants(h, id[i], &b.m, AUDIT_IDENTICAL, "");
+    }
+    assert_int_equal(linear_force_path(LINEAR_BEST), OK);
+
+    gpt2 *f = half(in_dir("fwd.gguf"), "fwd16.gguf"), *w = half(in_dir("bwd.gguf"), "bwd16.gguf");
+    OKAY(responder_new(&b.other, f, w, rules, &e));
+    b.bend        = B_NUMERICS;
+    b.m.tolerance = 1;
+    for (int i = 1; i <= 7; i++) {
+        if (i == 2 || i == 5) continue;
+        audit_result x = replay(h, id[i], &b.m);
+        assert_int_equal(x.result, AUDIT_WITHIN);
+        if (x.max_dlogp > most) most = x.max_dlogp;
+        assert_true(x.max_dlogp > 0);
+        b.m.tolerance = x.max_dlogp * .99;
+        wants(h, id[i], &b.m, AUDIT_DIFFERENT, "candidate");
+        b.m.tolerance = 1;
+    }
+    assert_true(most < 0.3); /* 0.5-sized weights, eight tokens: relative steps of 2^-11 */
+    responder_free(b.other);
+    gpt2_close(f);
+    gpt2_close(w);
     responder_free(b.real.r);
     hist_close(h);
 }
@@ -325,6 +435,8 @@ int main(void)
         cmocka_unit_test(a_true_record_replays),
         cmocka_unit_test(every_difference_is_seen),
         cmocka_unit_test(other_arithmetic_is_scored_again),
+        cmocka_unit_test(a_false_choice_is_seen),
+        cmocka_unit_test(paths_and_precisions),
         cmocka_unit_test(what_cannot_be_compared),
         cmocka_unit_test(faults_are_listed),
         cmocka_unit_test(heads_show_a_cut_tail),

@@ -1,6 +1,5 @@
-/* The commands reply, chat, history and rules.  Program code: parses options, opens models, rules and the store, prints.
- * Looks at HOME and XDG_DATA_HOME; everything else is told by options. */
-#include <jansson.h>
+/* The commands reply, chat and rules, the table of dialog's commands, and what they share.  Program code: parses options, opens models,
+ * rules and the store, prints.  Looks at HOME and XDG_DATA_HOME; everything else is told by options. */
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
@@ -10,6 +9,7 @@
 #include <unistd.h>
 
 #include "dialog/chat.h"
+#include "dialog/commands.h"
 #include "dialog/paths.h"
 #include "models/options.h"
 
@@ -55,9 +55,8 @@ typedef struct {
     { "--source-turns", OPT_INT, &(t).o.source_turns, "N", "turns the backward model must explain; 0 = all" },                  \
     { "--lang", OPT_STR, &(t).lang, "LANG", "zh, en or auto: language of refusals and stock replies" }
 
-/* Runs the parser; OK, or the exit status in *status (help printed, or a usage error). */
-static int parse(const option *list, const char *usage, const char *about, int argc, char **argv, const char **pos,
-                 int max_pos, int *n_pos, int *status, err *e)
+int cmd_parse(const option *list, const char *usage, const char *about, int argc, char **argv, const char **pos,
+              int max_pos, int *n_pos, int *status, err *e)
 {
     int r = options_parse(list, argc, argv, pos, max_pos, n_pos, e);
     if (r == OPTIONS_HELP) {
@@ -72,7 +71,7 @@ static int parse(const option *list, const char *usage, const char *about, int a
     return r == OK ? OK : 1;
 }
 
-static str utc(char out[32])
+str cmd_utc(char out[32])
 {
     time_t    t = time(NULL);
     struct tm tm;
@@ -160,7 +159,7 @@ static int open_rules(opt_list *packs, safety **out, err *e)
     return r;
 }
 
-static int open_db(const char *db, int flags, history **h, err *e)
+int cmd_open_db(const char *db, int flags, history **h, err *e)
 {
     if (db) return hist_open(h, db, flags, e);
     buf b = { 0 };
@@ -189,8 +188,7 @@ static void talk_close(talk *t)
     gpt2_close(t->fwd);
 }
 
-/* A line of input without its end; 1 a line, 0 the end, <0 error. */
-static int next_line(FILE *f, char **stash, size_t *cap, str *line, err *e)
+int cmd_next_line(FILE *f, char **stash, size_t *cap, str *line, err *e)
 {
     ssize_t n = getline(stash, cap, f);
     if (n < 0) return ferror(f) ? err_set(e, E_IO, "cannot read the input") : 0;
@@ -200,15 +198,23 @@ static int next_line(FILE *f, char **stash, size_t *cap, str *line, err *e)
     return 1;
 }
 
-static int open_input(const char *path, FILE **f, err *e)
+int cmd_open_input(const char *path, FILE **f, err *e)
 {
     *f = !path || strcmp(path, "-") == 0 ? stdin : fopen(path, "r");
     return *f ? OK : err_set(e, E_IO, "%s: cannot open it for reading", path);
 }
 
+void put_visible(str s)
+{
+    buf b = { 0 };
+    buf_visible(&b, s);
+    if (b.s) fwrite(b.s, 1, b.n, stdout);
+    buf_free(&b);
+}
+
 /* ---- JSON ------------------------------------------------------------------------------------------------------ */
 
-static json_t *js_text(str s) /* ill-formed UTF-8 as U+FFFD */
+json_t *js_text(str s)
 {
     buf b = { 0 };
     for (size_t i = 0; i < s.n;) {
@@ -232,8 +238,7 @@ static json_t *js_u64(uint64_t x) /* as text: a double does not hold it */
     return json_string(s);
 }
 
-/* One object, one line.  json_dumps makes every string one line. */
-static int js_line(json_t *j, err *e)
+int js_line(json_t *j, err *e)
 {
     char *s = j ? json_dumps(j, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(j);
@@ -245,7 +250,7 @@ static int js_line(json_t *j, err *e)
 
 static const char *kind_name(int kind) { return kind == REPLY_MODEL ? "model" : kind == REPLY_REFUSED ? "refused" : "stock"; }
 
-static json_t *js_reply(const reply *r, uint64_t seed)
+json_t *js_reply(const reply *r, uint64_t seed)
 {
     json_t *cands = json_array();
     for (int k = 0; k < r->n; k++) {
@@ -322,7 +327,7 @@ static int reply_line(reply_job *j, str line, err *e)
     if (r == OK && j->conv) r = hist_turns(j->t.h, j->conv, 0, &j->mem, &hist, &n, e);
     if (r == OK) r = respond(j->t.r, hist, n, user, &o, &j->mem, &rep, e);
     if (r == OK && j->t.h && !j->conv) r = hist_new(j->t.h, STR(""), &j->conv, e);
-    if (r == OK && j->t.h) r = hist_append(j->t.h, j->conv, &rep, &o, utc(stamp), seconds() - start, &id, e);
+    if (r == OK && j->t.h) r = hist_append(j->t.h, j->conv, &rep, &o, cmd_utc(stamp), seconds() - start, &id, e);
     if (r == OK && j->jsonl) r = js_line(js_reply(&rep, o.seed), e);
     if (r == OK && !j->jsonl) {
         buf b = { 0 };
@@ -352,7 +357,7 @@ static int cmd_reply(int argc, char **argv, err *e)
         TALK_OPTIONS(j.t),
         { NULL, 0, NULL, NULL, NULL },
     };
-    if (parse(list, "reply [options] [FILE]",
+    if (cmd_parse(list, "reply [options] [FILE]",
               "A reply line for each line of FILE or stdin, in order; each line is its own conversation.", argc,
               argv, pos, 1, &n_pos, &status, e))
         return status;
@@ -364,14 +369,14 @@ static int cmd_reply(int argc, char **argv, err *e)
     FILE  *in    = NULL;
     char  *stash = NULL;
     size_t cap   = 0;
-    int    r     = open_input(pos[0], &in, e);
+    int    r     = cmd_open_input(pos[0], &in, e);
     if (r == OK) r = talk_open(&j.t, e);
     if (j.t.db) flags = HIST_WRITE;
     else if (j.dialogue) flags = HIST_MEMORY; /* the store is what knows which turns the models see again */
     if (r == OK && flags) r = hist_open(&j.t.h, j.t.db ? j.t.db : ":memory:", flags, e);
     while (r == OK) {
         str line;
-        r = next_line(in, &stash, &cap, &line, e);
+        r = cmd_next_line(in, &stash, &cap, &line, e);
         if (r <= 0) break;
         arena_reset(&j.mem);
         r = reply_line(&j, line, e);
@@ -404,7 +409,7 @@ static int cmd_chat(int argc, char **argv, err *e)
         TALK_OPTIONS(t),
         { NULL, 0, NULL, NULL, NULL },
     };
-    if (parse(list, "chat [options]", "Talk. /help inside lists what can be typed besides words.", argc, argv, NULL, 0, &n_pos,
+    if (cmd_parse(list, "chat [options]", "Talk. /help inside lists what can be typed besides words.", argc, argv, NULL, 0, &n_pos,
               &status, e))
         return status;
     if (seed) {
@@ -429,7 +434,7 @@ static int cmd_chat(int argc, char **argv, err *e)
         return EXIT_USAGE;
     }
     int r = talk_open(&t, e);
-    if (r == OK) r = t.is_private ? hist_open(&t.h, ":memory:", HIST_MEMORY, e) : open_db(t.db, HIST_WRITE, &t.h, e);
+    if (r == OK) r = t.is_private ? hist_open(&t.h, ":memory:", HIST_MEMORY, e) : cmd_open_db(t.db, HIST_WRITE, &t.h, e);
     if (r == OK) {
         char banner[400];
         snprintf(banner, sizeof banner, "%.120s%s%.120s", gpt2_about(t.fwd)->name, t.bwd ? " + " : "",
@@ -440,250 +445,6 @@ static int cmd_chat(int argc, char **argv, err *e)
     }
     talk_close(&t);
     return r == OK ? EXIT_OK : EXIT_FAILED;
-}
-
-/* ---- history --------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-    const char *db, *format;
-    int         json, all, limit, n;
-    int         usage; /* the error is one of the words on the command line */
-    const char *word[64];
-    history    *h;
-    arena       mem;
-} hist_job;
-
-static void put_visible(str s)
-{
-    buf b = { 0 };
-    buf_visible(&b, s);
-    if (b.s) fwrite(b.s, 1, b.n, stdout);
-    buf_free(&b);
-}
-
-static int conv_id(hist_job *j, int i, int64_t *id, err *e)
-{
-    char *end;
-    j->usage = 1;
-    if (i >= j->n) return err_set(e, E_ARG, "%s wants the number of a conversation", j->word[0]);
-    *id = strtoll(j->word[i], &end, 10);
-    if (end == j->word[i] || *end || *id <= 0) return err_set(e, E_ARG, "'%s' is no number of a conversation", j->word[i]);
-    j->usage = 0;
-    return OK;
-}
-
-static int history_show_list(hist_job *j, err *e)
-{
-    conversation *c;
-    int           n, r = hist_list(j->h, j->limit, &j->mem, &c, &n, e);
-    for (int i = 0; r == OK && i < n; i++) {
-        if (j->json) {
-            r = js_line(json_pack("{s:I, s:o, s:o, s:i, s:o, s:o}", "id", (json_int_t)c[i].id, "created", js_text(c[i].created),
-                                  "title", js_text(c[i].title), "exchanges", c[i].n_turns, "fwd", js_text(c[i].fwd),
-                                  "bwd", js_text(c[i].bwd)), e);
-            continue;
-        }
-        printf("%6lld  %.*s  %4d  ", (long long)c[i].id, (int)c[i].created.n, c[i].created.s, c[i].n_turns);
-        put_visible(c[i].title);
-        putchar('\n');
-    }
-    return r;
-}
-
-static int show_json(const exchange *x, err *e)
-{
-    char hex[65];
-    sha256_hex(x->hash, hex);
-    json_t *j = js_reply(&x->r, x->seed);
-    if (j)
-        json_object_update_new(j, json_pack("{s:I, s:I, s:i, s:b, s:o, s:o, s:o, s:s}", "turn", (json_int_t)x->id,
-                                            "conversation", (json_int_t)x->conv, "n", x->n, "undone", x->undone,
-                                            "created", js_text(x->created), "user", js_text(x->r.user_text),
-                                            "opts", js_text(x->opts), "hash", hex));
-    return js_line(j, e);
-}
-
-static void show_plain(const exchange *x, int all)
-{
-    printf("%d  %.*s%s\n  user  ", x->n, (int)x->created.n, x->created.s, x->undone ? "  (undone)" : "");
-    put_visible(x->r.user_text);
-    printf("\n  %s ", x->r.kind == REPLY_MODEL ? "duet " : x->r.kind == REPLY_REFUSED ? "(refused)" : "(stock)");
-    put_visible(x->r.text);
-    putchar('\n');
-    for (int k = 0; all && k < x->r.n; k++) {
-        const candidate *c = &x->r.cand[k];
-        printf("  %c%3d  fwd %9.3f  bwd %9.3f  score %9.3f  %-9s  ", k == x->r.chosen ? '>' : ' ', k, c->fwd, c->bwd, c->score,
-               respond_fate_name(c->fate));
-        put_visible(c->text);
-        putchar('\n');
-    }
-}
-
-static int history_show(hist_job *j, err *e)
-{
-    int64_t      id;
-    exchange    *x;
-    conversation c;
-    int          n, r = conv_id(j, 1, &id, e);
-    if (r == OK) r = hist_get(j->h, id, &j->mem, &c, e);
-    if (r == OK) r = hist_exchanges(j->h, id, &j->mem, &x, &n, e);
-    for (int i = 0; r == OK && i < n; i++) {
-        if (j->json) r = show_json(&x[i], e);
-        else show_plain(&x[i], j->all);
-    }
-    return r;
-}
-
-static int history_find(hist_job *j, err *e)
-{
-    buf            q = { 0 };
-    history_found *f;
-    int            n, r;
-    if (j->n < 2) {
-        j->usage = 1;
-        return err_set(e, E_ARG, "search wants words to look for");
-    }
-    for (int i = 1; i < j->n; i++) buf_fmt(&q, "%s%s", i > 1 ? " " : "", j->word[i]);
-    r = q.oom ? err_set(e, E_NOMEM, "out of memory") : hist_search(j->h, buf_view(&q), NULL, j->limit, &j->mem, &f, &n, e);
-    buf_free(&q);
-    for (int i = 0; r == OK && i < n; i++) {
-        /* The hit stands between \1 and \2; brackets on a line, left out in JSON. */
-        buf plain = { 0 };
-        for (size_t k = 0; k < f[i].snippet.n; k++) {
-            char c = f[i].snippet.s[k];
-            if (c != 1 && c != 2) buf_chr(&plain, c);
-            else if (!j->json) buf_chr(&plain, c == 1 ? '[' : ']');
-        }
-        if (j->json) {
-            r = js_line(json_pack("{s:I, s:I, s:s, s:o, s:o}", "conversation", (json_int_t)f[i].conv,
-                                  "turn", (json_int_t)f[i].turn, "speaker", f[i].speaker ? "bot" : "user",
-                                  "created", js_text(f[i].created), "text", js_text(buf_view(&plain))), e);
-        } else {
-            printf("%6lld  %.*s  %-4s  ", (long long)f[i].conv, (int)f[i].created.n, f[i].created.s,
-                   f[i].speaker ? "duet" : "user");
-            put_visible(buf_view(&plain));
-            putchar('\n');
-        }
-        buf_free(&plain);
-    }
-    return r;
-}
-
-/* The last hash of each conversation (or of one), to be kept elsewhere: only that can show a tail that was cut off. */
-static int history_head(hist_job *j, err *e)
-{
-    conversation *c;
-    int64_t       only = 0;
-    int           n, r = j->n > 1 ? conv_id(j, 1, &only, e) : OK;
-    if (r == OK) r = hist_list(j->h, 0, &j->mem, &c, &n, e);
-    for (int i = n - 1; r == OK && i >= 0; i--) {
-        exchange *x;
-        int       m;
-        char      hex[65] = "-";
-        if (only && c[i].id != only) continue;
-        r = hist_exchanges(j->h, c[i].id, &j->mem, &x, &m, e);
-        if (r == OK && m > 0) sha256_hex(x[m - 1].hash, hex);
-        if (r == OK && j->json)
-            r = js_line(json_pack("{s:I, s:i, s:s}", "conversation", (json_int_t)c[i].id, "exchanges", m, "hash", hex), e);
-        else if (r == OK) printf("%lld %d %s\n", (long long)c[i].id, m, hex);
-    }
-    return r;
-}
-
-/* One conversation as training text (a turn a line, a blank line between conversations) or as an object a line.  Only what
- * the models said themselves: exchanges that were undone, refused or answered with a stock line are left out. */
-static int export_one(hist_job *j, int64_t id, int *written, err *e)
-{
-    exchange *x;
-    int       n, shown = 0, jsonl = j->json || (j->format && strcmp(j->format, "jsonl") == 0);
-    int       r = hist_exchanges(j->h, id, &j->mem, &x, &n, e);
-    if (r) return r;
-    json_t *turns = json_array();
-    for (int i = 0; i < n; i++) {
-        const str line[2] = { x[i].r.user_text, x[i].r.text };
-        if (x[i].undone || x[i].r.kind != REPLY_MODEL) continue;
-        for (int k = 0; k < 2; k++) {
-            if (jsonl) {
-                json_array_append_new(turns, json_pack("{s:s, s:o}", "speaker", k ? "bot" : "user", "text", js_text(line[k])));
-                continue;
-            }
-            if (shown++ == 0 && (*written)++) putchar('\n');
-            for (size_t c = 0; c < line[k].n; c++) putchar((unsigned char)line[k].s[c] < 32 ? ' ' : line[k].s[c]);
-            putchar('\n');
-        }
-    }
-    if (jsonl) return js_line(json_pack("{s:I, s:o}", "conversation", (json_int_t)id, "turns", turns), e);
-    json_decref(turns);
-    return OK;
-}
-
-static int history_export(hist_job *j, err *e)
-{
-    int           r = OK, n = 0, written = 0;
-    conversation *c;
-    if (j->format && strcmp(j->format, "text") && strcmp(j->format, "jsonl")) {
-        j->usage = 1;
-        return err_set(e, E_ARG, "--format: '%s' is neither text nor jsonl", j->format);
-    }
-    for (int i = 1; r == OK && i < j->n; i++) {
-        int64_t      id = 0;
-        conversation one;
-        r = conv_id(j, i, &id, e);
-        if (r == OK) r = hist_get(j->h, id, &j->mem, &one, e);
-        if (r == OK) r = export_one(j, id, &written, e);
-    }
-    if (r || j->n > 1) return r;
-    r = hist_list(j->h, 0, &j->mem, &c, &n, e);
-    for (int i = n - 1; r == OK && i >= 0; i--) r = export_one(j, c[i].id, &written, e);
-    return r;
-}
-
-static int history_title(hist_job *j, err *e)
-{
-    int64_t id = 0;
-    int     r  = conv_id(j, 1, &id, e);
-    if (r) return r;
-    if (j->n != 3) {
-        j->usage = 1;
-        return err_set(e, E_ARG, "title wants a number and the title as one word (quote it)");
-    }
-    return hist_set_title(j->h, id, str_of(j->word[2]), e);
-}
-
-static int cmd_history(int argc, char **argv, err *e)
-{
-    static const struct {
-        const char *name;
-        int (*run)(hist_job *j, err *e);
-        int flags;
-    } subs[] = { { "list", history_show_list, HIST_READ }, { "show", history_show, HIST_READ },
-                 { "search", history_find, HIST_READ }, { "head", history_head, HIST_READ },
-                 { "export", history_export, HIST_READ }, { "title", history_title, HIST_WRITE } };
-    hist_job     j = { 0 };
-    int          status;
-    const option list[] = {
-        { "--db", OPT_STR, &j.db, "FILE", "the store; default: duet/history.db in the user's data folder" },
-        { "--json", OPT_FLAG, &j.json, NULL, "an object a line" },
-        { "--all", OPT_FLAG, &j.all, NULL, "show: with every candidate" },
-        { "--limit", OPT_INT, &j.limit, "N", "list, search: at most N; 0 = all" },
-        { "--format", OPT_STR, &j.format, "NAME", "export: text (as for duet prep) or jsonl" },
-        { NULL, 0, NULL, NULL, NULL },
-    };
-    if (parse(list, "history list | show ID | search WORDS | head [ID] | export [ID...] | title ID TEXT  [options]",
-              "The stored conversations. head prints the last hash of each chain: keep it elsewhere, and a cut tail will show.", argc, argv, j.word,
-              64, &j.n, &status, e))
-        return status;
-    for (size_t i = 0; j.n > 0 && i < sizeof subs / sizeof subs[0]; i++) {
-        if (strcmp(j.word[0], subs[i].name) != 0) continue;
-        int r = open_db(j.db, subs[i].flags, &j.h, e);
-        if (r == OK) r = subs[i].run(&j, e);
-        hist_close(j.h);
-        arena_free(&j.mem);
-        return r == OK ? EXIT_OK : j.usage ? EXIT_USAGE : EXIT_FAILED;
-    }
-    if (j.n == 0) err_set(e, E_ARG, "what of it? list, show, search, head, export or title");
-    else err_set(e, E_ARG, "no '%s' here: list, show, search, head, export or title", j.word[0]);
-    return EXIT_USAGE;
 }
 
 /* ---- rules ----------------------------------------------------------------------------------------------------- */
@@ -723,7 +484,7 @@ static int rules_scan(const safety *s, int where, int json, err *e)
     arena  mem   = { 0 };
     int    r, tty = isatty(STDOUT_FILENO);
     str    line;
-    while ((r = next_line(stdin, &stash, &cap, &line, e)) == 1) {
+    while ((r = cmd_next_line(stdin, &stash, &cap, &line, e)) == 1) {
         verdict v;
         arena_reset(&mem);
         r = check_where(s, line, where, &mem, &v, e);
@@ -765,7 +526,7 @@ static int cmd_rules(int argc, char **argv, err *e)
         { "--json", OPT_FLAG, &json, NULL, "scan: an object a line, with every hit" },
         { NULL, 0, NULL, NULL, NULL },
     };
-    if (parse(list, "rules check | test | scan  [PACK...] [options]",
+    if (cmd_parse(list, "rules check | test | scan  [PACK...] [options]",
               "check loads the packs, test runs the tests they carry, scan judges the lines of stdin: verdict TAB rule TAB category TAB text.", argc,
               argv, word, 65, &n, &status, e))
         return status;

@@ -122,7 +122,8 @@ static const char *const UPGRADE[VERSION] = {
 };
 
 /* What a file of an older schema lacks, for those who only read it: empty, and in memory. */
-static const char LACKS[] = "CREATE TEMP TABLE judgment(turn,reader,label,note,created);\n"
+static const char LACKS[] = "PRAGMA temp_store=MEMORY;\n"
+                            "CREATE TEMP TABLE judgment(turn,reader,label,note,created);\n"
                             "CREATE TEMP TABLE tag(conv,name);\n"
                             "CREATE TEMP TABLE backup(path,created);\n";
 
@@ -305,6 +306,90 @@ int store_flush(history *h, err *e)
     return rc ? db_err(h, rc, e) : OK;
 }
 
+/* ---- the whole file --------------------------------------------------------------------------------------------- */
+
+static int pragma_int(history *h, const char *sql, int64_t *v, err *e)
+{
+    cells c = { .h = h, .e = e, .table = "pragma" };
+    int   r = store_query(&c, sql, "");
+    if (r == OK && (r = store_step(&c)) == 0) return err_set(e, E_DB, "%s: no answer to: %s", h->path, sql);
+    if (r < 0) return r;
+    *v = cell_int(&c, 0, INT64_MIN, INT64_MAX);
+    store_done(&c);
+    return c.r;
+}
+
+static int exec(history *h, const char *sql, err *e)
+{
+    int rc = sqlite3_exec(h->db, sql, NULL, NULL, NULL);
+    return rc ? db_err(h, rc, e) : OK;
+}
+
+int64_t store_bytes(history *h, int64_t *unused, err *e)
+{
+    int64_t page = 0, pages = 0, free_pages = 0;
+    int     r = pragma_int(h, "PRAGMA page_size", &page, e);
+    if (r == OK) r = pragma_int(h, "PRAGMA page_count", &pages, e);
+    if (r == OK) r = pragma_int(h, "PRAGMA freelist_count", &free_pages, e);
+    if (unused) *unused = free_pages * page;
+    return r ? r : pages * page;
+}
+
+/* The copy into an open connection, in one step: a snapshot, which lets others write meanwhile. */
+static int copy_pages(history *h, sqlite3 *to, const char *path, err *e)
+{
+    sqlite3_backup *b = sqlite3_backup_init(to, "main", h->db, "main");
+    if (!b) return err_set(e, E_DB, "%s: no copy can be made: %s", path, sqlite3_errmsg(to));
+    int step = sqlite3_backup_step(b, -1);
+    for (int i = 0; ((step & 0xff) == SQLITE_BUSY || (step & 0xff) == SQLITE_LOCKED) && i < BUSY_MS / 50; i++) {
+        sqlite3_sleep(50);
+        step = sqlite3_backup_step(b, -1);
+    }
+    int rc = sqlite3_backup_finish(b);
+    if (step == SQLITE_DONE && rc == SQLITE_OK) return OK;
+    if (step == SQLITE_DONE) step = rc;
+    return err_set(e, (step & 0xff) == SQLITE_FULL || (step & 0xff) == SQLITE_IOERR ? E_IO : E_DB, "%s: the copy failed: %s", path,
+                   sqlite3_errstr(step));
+}
+
+int hist_backup(history *h, const char *path, str created, err *e)
+{
+    struct stat st;
+    sqlite3    *to = NULL;
+    char       *full;
+    buf         temp = { 0 };
+    if (lstat(path, &st) == 0) return err_set(e, E_IO, "%s: is there already; a backup replaces nothing", path);
+    buf_fmt(&temp, "%s.XXXXXX", path);
+    if (temp.oom) return store_no_memory(h, e);
+    int fd = mkstemp(temp.s); /* mode 0600 */
+    int r  = fd < 0 ? err_set(e, E_IO, "%s: cannot create: %s", path, strerror(errno)) : OK;
+    if (r == OK && sqlite3_open_v2(temp.s, &to, SQLITE_OPEN_READWRITE, NULL)) r = err_set(e, E_IO, "%s: cannot open", path);
+    if (r == OK) r = copy_pages(h, to, path, e);
+    sqlite3_close(to);
+    if (r == OK && fsync(fd) != 0) r = err_set(e, E_IO, "%s: cannot write through to the disk: %s", path, strerror(errno));
+    if (r == OK && link(temp.s, path) != 0) r = err_set(e, E_IO, "%s: cannot create: %s", path, strerror(errno));
+    if (fd >= 0) {
+        close(fd);
+        unlink(temp.s);
+    }
+    buf_free(&temp);
+    if (r) return r;
+    full = realpath(path, NULL);
+    r    = store_note_copy(h, str_of(full ? full : path), created, e);
+    free(full);
+    if (r) err_prefix(e, "the backup is made, but the store could not note where");
+    return r;
+}
+
+int hist_vacuum(history *h, int64_t *before, int64_t *after, err *e)
+{
+    *before = store_bytes(h, NULL, e);
+    int r   = *before < 0 ? (int)*before : exec(h, "INSERT INTO search(search) VALUES('optimize'); INSERT INTO gram(gram) VALUES('optimize'); VACUUM", e);
+    if (r == OK) r = store_flush(h, e);
+    if (r == OK) *after = store_bytes(h, NULL, e);
+    return r == OK && *after < 0 ? (int)*after : r;
+}
+
 /* ---- cells ----------------------------------------------------------------------------------------------------- */
 
 void cell_bad(cells *c, int col, const char *why)
@@ -378,17 +463,6 @@ const int *cell_ids(cells *c, int col, int *n)
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
-static int pragma_int(history *h, const char *sql, int64_t *v, err *e)
-{
-    cells c = { .h = h, .e = e, .table = "pragma" };
-    int   r = store_query(&c, sql, "");
-    if (r == OK && (r = store_step(&c)) == 0) return err_set(e, E_DB, "%s: no answer to: %s", h->path, sql);
-    if (r < 0) return r;
-    *v = cell_int(&c, 0, INT64_MIN, INT64_MAX);
-    store_done(&c);
-    return c.r;
-}
-
 /* What kind of file is it?  *version = its user_version, 0 for one that is still empty. */
 static int identify(history *h, int64_t *version, err *e)
 {
@@ -404,12 +478,6 @@ static int identify(history *h, int64_t *version, err *e)
         return err_set(e, E_DB, "%s: written by a newer Duet (schema %lld; this one knows up to %d)", h->path, (long long)*version, VERSION);
     if (*version < 1) return err_set(e, E_DB, "%s: schema version %lld, which never was", h->path, (long long)*version);
     return OK;
-}
-
-static int exec(history *h, const char *sql, err *e)
-{
-    int rc = sqlite3_exec(h->db, sql, NULL, NULL, NULL);
-    return rc ? db_err(h, rc, e) : OK;
 }
 
 /* Bring the schema to VERSION.  Asked again inside the transaction: another program may have been first. */
@@ -513,8 +581,7 @@ static int open_db(history *h, const char *name, int flags, err *e)
     sqlite3_db_config(h->db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, NULL);
     rc = sqlite3_create_function_v2(h->db, "grams", 2, SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_DIRECTONLY, NULL, sql_grams, NULL, NULL, NULL);
     if (rc) return db_err(h, rc, e);
-    return exec(h, "PRAGMA foreign_keys=ON; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON; PRAGMA cell_size_check=ON; "
-                   "PRAGMA temp_store=MEMORY", e);
+    return exec(h, "PRAGMA foreign_keys=ON; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON; PRAGMA cell_size_check=ON", e);
 }
 
 static void shut(history *h)

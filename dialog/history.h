@@ -43,10 +43,18 @@ int hist_append(history *h, int64_t conv, const reply *r, const respond_opts *o,
 /* Mark the last exchange that is not undone as undone: it stays in the record and in the chain (an undo is itself a chained
  * row), later context skips it. *undone = the exchange's id; may be NULL. */
 int hist_undo(history *h, int64_t conv, str created, int64_t *undone, err *e); /* E_ARG: nothing to undo */
-/* Erase the words of one exchange (its number n), or of all so far (n = 0, the title too): texts, ids, hits, scores and salts
- * are gone from the file; digests stay and a chained row says so.  Scores of later exchanges, which were computed with those
- * words in their context, stay.  *forgotten = exchanges erased. */
+/* Erase the words of one exchange (its number n), or of all so far (n = 0, the title too): texts, ids, hits, scores, salts and
+ * the notes of judgments are gone from the file, its indices and its log; digests stay and a chained row says so.  Scores of
+ * later exchanges, which were computed with those words in their context, stay.  *forgotten = exchanges erased.  E_ARG: nothing
+ * to forget there. */
 int hist_forget(history *h, int64_t conv, int n, str created, int *forgotten, err *e);
+/* Forget every exchange created before `before` (UTC text, or the beginning of one).  dry: only count. */
+int hist_purge(history *h, str before, int dry, str created, int64_t *exchanges, int64_t *conversations, err *e);
+/* The same in every backup that was made of this store and is still where it was put: with `before` empty what
+ * hist_forget(conv, n[i]) forgot, else what hist_purge(before) did.  Tells of each: exchanges erased; failed: why it could not be
+ * done, else NULL. */
+typedef void hist_tell(void *ctx, const char *path, int64_t exchanges, const char *failed);
+int hist_forget_copies(history *h, int64_t conv, const int *n, int n_n, str before, str created, hist_tell *tell, void *ctx, err *e);
 
 typedef struct {
     int64_t      id, conv;
@@ -89,6 +97,32 @@ typedef struct {        /* what is empty, 0 or (speaker, verdict) -1 lets everyt
  * empty, no UTF-8, or a NUL in it. */
 int hist_search(history *h, str query, const hist_filter *f, int limit, arena *a, history_found **list, int *n, err *e);
 
+/* Counts over the whole store. */
+typedef struct {
+    str     key;
+    int64_t n;
+} hist_count;
+typedef struct {
+    int64_t     conversations, exchanges, undone, forgotten, refused, stock, stale, candidates, judgments;
+    int64_t     user[5], reply[5];  /* verdicts RULE_NONE … RULE_BLOCK on the users' lines and on the chosen replies */
+    str         first, last;        /* days of the first and the last exchange; empty */
+    double      p50, p95;           /* seconds a reply took; NaN when none is known */
+    hist_count *month, *fwd;        /* exchanges by month, by digest of the forward model */
+    int         n_month, n_fwd;
+    int64_t     bytes, free_bytes;  /* of the file; of those not in use */
+} hist_numbers;
+int hist_stats(history *h, arena *a, hist_numbers *s, err *e);
+
+/* Copy the store as it stands to a new file, mode 0600, while others go on reading and writing.  E_IO when there is something at
+ * `path` already: a backup replaces nothing.  The file appears whole or not at all, and the store remembers where it is. */
+int hist_backup(history *h, const char *path, str created, err *e);
+typedef struct {
+    str path, created;
+} hist_copy;
+int hist_backups(history *h, arena *a, hist_copy **list, int *n, err *e);
+/* Rewrite the file without what is not in use.  Needs as much room again; others must wait.  Bytes before and after. */
+int hist_vacuum(history *h, int64_t *before, int64_t *after, err *e);
+
 /* Recompute the chain of a conversation (0 = all) with the same routine that guards COMMIT.  OK and *bad = 0, or OK and *bad =
  * id of the first bad turn with `what` (in the arena) naming the difference; *bad = -1 when the fault is not in one turn
  * (damaged pages, rows that belong to nothing). */
@@ -96,6 +130,8 @@ int hist_verify(history *h, int64_t conv, arena *a, int64_t *bad, str *what, int
 /* Hash of the last row of a conversation and its number (0 and the chain's start when there is no row).  Kept elsewhere, it
  * shows a tail that was cut off afterwards, which the chain itself cannot. */
 int hist_head(history *h, int64_t conv, int *n, unsigned char hash[32], err *e);
+/* Hash of row n as it is stored.  E_ARG: no such row. */
+int hist_hash(history *h, int64_t conv, int n, unsigned char hash[32], err *e);
 
 /* ---- what people say about the record: not part of the hash chain, may change ---------------------------------------- */
 

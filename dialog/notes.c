@@ -1,4 +1,5 @@
-/* notes: what people say about the record: judgments of readers, tags.  See history.h.  None of it is in the hash chain. */
+/* notes: what stands beside the record and is not in its hash chain: judgments of readers, tags, which backups there are.  See
+ * history.h. */
 #include "dialog/store.h"
 
 #include <string.h>
@@ -19,7 +20,7 @@ int         hist_label_of_name(const char *s)
 
 static int is_text(str s, size_t most) { return s.n <= most && utf8_valid(s) && !(s.n && memchr(s.s, 0, s.n)); }
 
-int hist_judge(history *h, int64_t id, str reader, int label, str note, str created, err *e)
+int store_put_judgment(history *h, int64_t id, str reader, int label, str note, str created, err *e)
 {
     static const char sql[]   = "INSERT INTO judgment(turn,reader,label,note,created) SELECT id,?2,?3,?4,?5 FROM turn WHERE id=?1 AND what<3 "
                                 "ON CONFLICT(turn,reader) DO UPDATE SET label=excluded.label,note=excluded.note,created=excluded.created";
@@ -27,18 +28,24 @@ int hist_judge(history *h, int64_t id, str reader, int label, str note, str crea
     if (reader.n == 0 || !is_text(reader, READER_MAX))
         return err_set(e, E_ARG, "%s: a reader's name is 1 to %d bytes of UTF-8", store_path(h), READER_MAX);
     if (!is_text(note, SHORT_MAX)) return err_set(e, E_ARG, "%s: a note is at most %d bytes of UTF-8", store_path(h), SHORT_MAX);
-    int r = store_begin(h, 1, e);
-    if (r) return r;
-    r = store_run(h, e, sql, "ititt", id, reader, (int64_t)label, note, created);
+    int r = store_run(h, e, sql, "ititt", id, reader, (int64_t)label, note, created);
     if (r == OK && store_changes(h) == 0) r = err_set(e, E_ARG, "%s: there is no exchange %lld", store_path(h), (long long)id);
-    return store_finish(h, r, e);
+    return r;
 }
 
-int hist_judgments(history *h, arena *a, judgment **list, int *n, err *e)
+int hist_judge(history *h, int64_t id, str reader, int label, str note, str created, err *e)
 {
-    static const char sql[] = "SELECT turn,reader,label,note,created FROM judgment ORDER BY turn,reader";
+    int r = store_begin(h, 1, e);
+    return r ? r : store_finish(h, store_put_judgment(h, id, reader, label, note, created, e), e);
+}
+
+int store_judgments(history *h, int64_t conv, arena *a, judgment **list, int *n, err *e)
+{
+    static const char all[] = "SELECT turn,reader,label,note,created FROM judgment ORDER BY turn,reader";
+    static const char one[] = "SELECT turn,reader,label,note,created FROM judgment WHERE turn IN (SELECT id FROM turn WHERE conv=?) "
+                              "ORDER BY turn,reader";
     cells             c     = { .h = h, .a = a, .e = e, .table = "judgment of turn" };
-    int               r     = store_query(&c, sql, "");
+    int               r     = conv ? store_query(&c, one, "i", conv) : store_query(&c, all, "");
     *list                   = NULL;
     *n                      = 0;
     while (r == OK && (r = store_step(&c)) == 1) {
@@ -59,6 +66,8 @@ int hist_judgments(history *h, arena *a, judgment **list, int *n, err *e)
     return r;
 }
 
+int hist_judgments(history *h, arena *a, judgment **list, int *n, err *e) { return store_judgments(h, 0, a, list, n, e); }
+
 /* ---- tags ------------------------------------------------------------------------------------------------------ */
 
 /* 1 yes, 0 no, E_NOMEM. */
@@ -75,7 +84,7 @@ static int is_tag(str s)
     return good;
 }
 
-int hist_tag(history *h, int64_t conv, str name, int on, int *changed, err *e)
+int store_put_tag(history *h, int64_t conv, str name, int on, int *changed, err *e)
 {
     static const char there[] = "SELECT 1 FROM conversation WHERE id=?";
     static const char put[]   = "INSERT OR IGNORE INTO tag(conv,name) VALUES(?,?)";
@@ -85,13 +94,42 @@ int hist_tag(history *h, int64_t conv, str name, int on, int *changed, err *e)
     if (good < 0) return store_no_memory(h, e);
     if (!good) return err_set(e, E_ARG, "%s: a tag is 1 to %d bytes of UTF-8 without blanks and control characters", store_path(h),
                               TAG_MAX);
-    int r = store_begin(h, 1, e);
-    if (r) return r;
-    r = store_query(&c, there, "i", conv);
+    int r = store_query(&c, there, "i", conv);
     if (r == OK && (r = store_step(&c)) == 0)
         r = err_set(e, E_ARG, "%s: there is no conversation %lld", store_path(h), (long long)conv);
     store_done(&c);
     if (r == 1) r = on ? store_run(h, e, put, "it", conv, name) : store_run(h, e, take, "it", conv, name);
     if (r == OK && changed) *changed = store_changes(h);
-    return store_finish(h, r, e);
+    return r;
+}
+
+int hist_tag(history *h, int64_t conv, str name, int on, int *changed, err *e)
+{
+    int r = store_begin(h, 1, e);
+    return r ? r : store_finish(h, store_put_tag(h, conv, name, on, changed, e), e);
+}
+
+/* ---- backups --------------------------------------------------------------------------------------------------- */
+
+int store_note_copy(history *h, str path, str created, err *e)
+{
+    static const char sql[] = "INSERT OR REPLACE INTO backup(path,created) VALUES(?,?)";
+    int               r     = store_begin(h, 1, e);
+    return r ? r : store_finish(h, store_run(h, e, sql, "tt", path, created), e);
+}
+
+int hist_backups(history *h, arena *a, hist_copy **list, int *n, err *e)
+{
+    static const char sql[] = "SELECT path,created FROM backup ORDER BY created,path";
+    cells             c     = { .h = h, .a = a, .e = e, .table = "backup" };
+    int               r     = store_query(&c, sql, "");
+    *list                   = NULL;
+    *n                      = 0;
+    while (r == OK && (r = store_step(&c)) == 1) {
+        *list = store_room(a, *list, *n, sizeof **list);
+        if (*list) (*list)[(*n)++] = (hist_copy){ .path = str_of(cell_cstr(&c, 0, SHORT_MAX)), .created = cell_text(&c, 1, SHORT_MAX) };
+        r = *list ? OK : store_no_memory(h, e);
+    }
+    store_done(&c);
+    return r;
 }

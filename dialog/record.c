@@ -1,7 +1,6 @@
 /* record: the rows of the chain: exchanges, undos, forgets.  Appending with verification before COMMIT, loading, what feeds a
  * model, verifying.  See history.h; the bytes that are hashed are chain.h's, the tables history.c's. */
-#include "dialog/chain.h"
-#include "dialog/store.h"
+#include "dialog/record.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -155,7 +154,7 @@ static int load_hits(history *h, arena *a, chain_row *row, err *e)
     return r < 0 ? r : c.r;
 }
 
-static int load_row(history *h, int64_t id, arena *a, chain_row *row, err *e)
+int record_load(history *h, int64_t id, arena *a, chain_row *row, err *e)
 {
     static const char sql[] = "SELECT " TURN_COLS " FROM turn WHERE id=?";
     cells             c     = { .h = h, .a = a, .e = e, .table = "turn", .id = id };
@@ -172,8 +171,7 @@ static int load_row(history *h, int64_t id, arena *a, chain_row *row, err *e)
     return r;
 }
 
-/* Does the row agree with itself and with `prev`?  OK, or E_FORMAT with the difference. */
-static int check_row(history *h, const chain_row *row, const unsigned char prev[CHAIN_HASH], err *e)
+int record_check(history *h, const chain_row *row, const unsigned char prev[CHAIN_HASH], err *e)
 {
     int         k;
     const char *what = chain_check(row, prev, &k);
@@ -182,32 +180,46 @@ static int check_row(history *h, const chain_row *row, const unsigned char prev[
     return err_set(e, E_FORMAT, "%s: turn %lld: %s", store_path(h), (long long)row->x.id, what);
 }
 
-/* The start of a conversation's chain.  E_ARG: no such conversation. */
-static int first_hash(history *h, int64_t conv, unsigned char hash[CHAIN_HASH], err *e)
+static int key_and_day(history *h, int64_t conv, unsigned char key[CHAIN_KEY], arena *a, str *created, err *e)
 {
     static const char sql[] = "SELECT key,created FROM conversation WHERE id=?";
-    arena             a     = { 0 };
-    cells             c     = { .h = h, .a = &a, .e = e, .table = "conversation", .id = conv };
-    unsigned char     key[CHAIN_KEY];
-    int               r = store_query(&c, sql, "i", conv);
+    cells             c     = { .h = h, .a = a, .e = e, .table = "conversation", .id = conv };
+    int               r     = store_query(&c, sql, "i", conv);
     if (r == OK && (r = store_step(&c)) == 0)
         return err_set(e, E_ARG, "%s: there is no conversation %lld", store_path(h), (long long)conv);
     if (r < 0) return r;
     cell_bytes(&c, 0, key, CHAIN_KEY);
-    str created = cell_text(&c, 1, SHORT_MAX);
+    *created = cell_text(&c, 1, SHORT_MAX);
     store_done(&c);
-    if (c.r == OK) chain_start(key, created, hash);
-    arena_free(&a);
     return c.r;
 }
 
-/* Number and hash of the last row; 0 and the start of the chain when there is none. */
-static int last_row(history *h, int64_t conv, int *n, unsigned char hash[CHAIN_HASH], err *e)
+int record_key(history *h, int64_t conv, unsigned char key[CHAIN_KEY], err *e)
+{
+    arena a = { 0 };
+    str   created;
+    int   r = key_and_day(h, conv, key, &a, &created, e);
+    arena_free(&a);
+    return r;
+}
+
+int record_start(history *h, int64_t conv, unsigned char hash[CHAIN_HASH], err *e)
+{
+    arena         a = { 0 };
+    unsigned char key[CHAIN_KEY];
+    str           created;
+    int           r = key_and_day(h, conv, key, &a, &created, e);
+    if (r == OK) chain_start(key, created, hash);
+    arena_free(&a);
+    return r;
+}
+
+int record_last(history *h, int64_t conv, int *n, unsigned char hash[CHAIN_HASH], err *e)
 {
     static const char sql[] = "SELECT n,hash FROM turn WHERE conv=? ORDER BY n DESC LIMIT 1";
     cells             c     = { .h = h, .e = e, .table = "conversation", .id = conv };
     *n                      = 0;
-    int r                   = first_hash(h, conv, hash, e);
+    int r                   = record_start(h, conv, hash, e);
     if (r == OK) r = store_query(&c, sql, "i", conv);
     if (r || (r = store_step(&c)) <= 0) return r;
     *n = (int)cell_int(&c, 0, 1, INT32_MAX - 1);
@@ -228,10 +240,11 @@ static int put_hits(history *h, int64_t id, int k, const verdict *v, err *e)
     return r;
 }
 
-static int put_candidate(history *h, int64_t id, int k, const candidate *d, const chain_cand *s, err *e)
+/* Forgotten: the columns behind `drawn` stay NULL. */
+static int put_candidate(history *h, int64_t id, int k, int forgotten, const candidate *d, const chain_cand *s, err *e)
 {
     static const char sql[] = "INSERT INTO candidate(turn," CAND_COLS ") VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
-    int r = store_run(h, e, sql, "iiibbtbiiddidii", id, (int64_t)k, (int64_t)d->fate, s->drawn, (int)CHAIN_HASH, s->salt, (int)CHAIN_SALT,
+    int r = store_run(h, e, sql, forgotten ? "iiib" : "iiibbtbiiddidii", id, (int64_t)k, (int64_t)d->fate, s->drawn, (int)CHAIN_HASH, s->salt, (int)CHAIN_SALT,
                       d->text, d->id, d->n * 4, (int64_t)d->ended, (int64_t)d->dup_of, d->fwd, d->bwd, (int64_t)d->n_source, d->score,
                       (int64_t)d->v.action, (int64_t)d->v.rule);
     return r == OK ? put_hits(h, id, k, &d->v, e) : r;
@@ -242,7 +255,7 @@ static int put_turn(history *h, const chain_row *row, err *e)
     static const char sql[] = "INSERT INTO turn(" TURN_COLS ") VALUES(NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
     const exchange   *x     = &row->x;
     const reply      *p     = &x->r;
-    const char       *types = row->n_said ? "iiiiititttt" "iitdbbb" "bttbiiiitb" : "iiiiititttt" "iitdnbb";
+    const char       *types = !row->n_said ? "iiiiititttt" "iitdnbb" : x->forgotten ? "iiiiititttt" "iitdbbb" : "iiiiititttt" "iitdbbb" "bttbiiiitb";
     if (!row->n_said)
         return store_run(h, e, sql, types, x->conv, (int64_t)x->n, (int64_t)row->what, (int64_t)row->target, (int64_t)0, x->opts,
                          (int64_t)x->seed, str_of(p->fwd_digest), str_of(p->bwd_digest), str_of(p->rules_digest), str_of(p->numerics),
@@ -255,29 +268,24 @@ static int put_turn(history *h, const chain_row *row, err *e)
                      p->text, p->id, p->n_id * 4);
 }
 
-/* Link the row to the conversation's last, store it with what belongs to it, read it back and compare.  In a transaction;
- * x.conv, what, target, n_said and the reply are filled in, salts drawn.  *id = its id. */
-static int put_row(history *h, chain_row *row, int64_t *id, err *e)
+int record_put(history *h, const chain_row *row, int64_t *id, err *e)
 {
     static const char index[] = "INSERT INTO search(rowid,user_text,reply_text) VALUES(?,?,?)";
     static const char grams[] = "INSERT INTO gram(rowid,chars) VALUES(?,grams(?,?))";
     arena             a       = { 0 };
     chain_row         back;
-    int               r = last_row(h, row->x.conv, &row->x.n, row->prev, e);
-    if (r) return r;
-    row->x.n++;
-    chain_digests(row);
-    chain_hash(row, row->x.hash);
-    r   = put_turn(h, row, e);
-    *id = store_last_id(h);
-    if (r == OK && row->n_said) r = put_hits(h, *id, -1, &row->x.r.user_v, e);
-    for (int k = 0; k < row->x.r.n && r == OK; k++) r = put_candidate(h, *id, k, &row->x.r.cand[k], &row->c[k], e);
-    if (r == OK && row->n_said) r = store_run(h, e, index, "itt", *id, row->x.r.user_text, row->x.r.text);
-    if (r == OK && row->n_said) r = store_run(h, e, grams, "itt", *id, row->x.r.user_text, row->x.r.text);
+    const exchange   *x      = &row->x;
+    int               worded = row->n_said && !x->forgotten;
+    int               r      = put_turn(h, row, e);
+    *id                      = store_last_id(h);
+    if (r == OK && worded) r = put_hits(h, *id, -1, &x->r.user_v, e);
+    for (int k = 0; k < x->r.n && r == OK; k++) r = put_candidate(h, *id, k, x->forgotten, &x->r.cand[k], &row->c[k], e);
+    if (r == OK && worded) r = store_run(h, e, index, "itt", *id, x->r.user_text, x->r.text);
+    if (r == OK && worded) r = store_run(h, e, grams, "itt", *id, x->r.user_text, x->r.text);
     if (r == OK) {
-        r = load_row(h, *id, &a, &back, e);
-        if (r == OK) r = check_row(h, &back, row->prev, e);
-        if (r == OK && memcmp(back.x.hash, row->x.hash, CHAIN_HASH) != 0)
+        r = record_load(h, *id, &a, &back, e);
+        if (r == OK) r = record_check(h, &back, row->prev, e);
+        if (r == OK && memcmp(back.x.hash, x->hash, CHAIN_HASH) != 0)
             r = err_set(e, E_FORMAT, "%s: turn %lld: another row came back than was written", store_path(h), (long long)*id);
         if (r == E_FORMAT || r == E_ARG) {
             err_prefix(e, "not stored, what was written cannot be read back");
@@ -286,6 +294,18 @@ static int put_row(history *h, chain_row *row, int64_t *id, err *e)
     }
     arena_free(&a);
     return r;
+}
+
+/* Link the row to the conversation's last and store it.  In a transaction; x.conv, what, target, n_said and the reply are filled
+ * in, salts drawn.  *id = its id. */
+static int put_row(history *h, chain_row *row, int64_t *id, err *e)
+{
+    int r = record_last(h, row->x.conv, &row->x.n, row->prev, e);
+    if (r) return r;
+    row->x.n++;
+    chain_digests(row);
+    chain_hash(row, row->x.hash);
+    return record_put(h, row, id, e);
 }
 
 static int too_big(const reply *p)
@@ -299,13 +319,11 @@ static int too_big(const reply *p)
     return hits > HIT_MAX;
 }
 
-enum { TITLE_CHARS = 60 };
-/* A line's first 60 characters, white space and control characters as single blanks. */
-static str title_of(str line, char t[TITLE_CHARS * 4])
+str record_title(str line, char t[RECORD_TITLE])
 {
     size_t n = 0, at = 0;
     int    chars = 0;
-    while (at < line.n && chars < TITLE_CHARS) {
+    while (at < line.n && chars < RECORD_TITLE / 4) {
         uint32_t cp;
         at += utf8_next(line.s + at, line.n - at, &cp);
         if (cp == UTF8_BAD) cp = 0xFFFD;
@@ -323,7 +341,7 @@ int hist_append(history *h, int64_t conv, const reply *p, const respond_opts *o,
     if (p->kind < REPLY_MODEL || p->kind > REPLY_STOCK) return err_set(e, E_ARG, "%s: reply of unknown kind %d", store_path(h), p->kind);
     if (too_big(p)) return err_set(e, E_LIMIT, "%s: an exchange too big to store (texts 16 MiB, %d candidates)", store_path(h), CAND_MAX);
     static const char sql[] = "UPDATE conversation SET title=? WHERE id=? AND title=''";
-    char      title[TITLE_CHARS * 4];
+    char      title[RECORD_TITLE];
     buf       opts = { 0 };
     int       seen, r = respond_opts_format(o, &opts);
     chain_row row  = { .what = p->kind, .n_said = CHAIN_HASH };
@@ -346,12 +364,12 @@ int hist_append(history *h, int64_t conv, const reply *p, const respond_opts *o,
     if (r == OK) {
         int           n;
         unsigned char hash[CHAIN_HASH];
-        r = last_row(h, conv, &n, hash, e);
+        r = record_last(h, conv, &n, hash, e);
         if (r == OK) {
             row.x.stale = store_noted(h, conv, &seen) && seen != n;
             r           = put_row(h, &row, id, e);
         }
-        if (r == OK && p->kind != REPLY_REFUSED) r = store_run(h, e, sql, "ti", title_of(p->user_text, title), conv);
+        if (r == OK && p->kind != REPLY_REFUSED) r = store_run(h, e, sql, "ti", record_title(p->user_text, title), conv);
         r = store_finish(h, r, e);
     }
     if (r == OK && !row.x.stale) store_note(h, conv, row.x.n);
@@ -360,8 +378,7 @@ int hist_append(history *h, int64_t conv, const reply *p, const respond_opts *o,
     return r;
 }
 
-/* A row that is no exchange. */
-static int put_mark(history *h, int64_t conv, int what, int target, str created, err *e)
+int record_mark(history *h, int64_t conv, int what, int target, str created, err *e)
 {
     int64_t   id;
     int       seen;
@@ -387,78 +404,11 @@ int hist_undo(history *h, int64_t conv, str created, int64_t *undone, err *e)
         n  = (int)cell_int(&c, 1, 1, INT32_MAX);
         store_done(&c);
         r = c.r;
-        if (r == OK) r = put_mark(h, conv, ROW_UNDO, n, created, e);
+        if (r == OK) r = record_mark(h, conv, ROW_UNDO, n, created, e);
     } else if (r == OK) r = err_set(e, E_ARG, "%s: nothing to undo in conversation %lld", store_path(h), (long long)conv);
     r = store_finish(h, r, e);
     if (r != OK && noted) store_note(h, conv, seen);
     if (r == OK && undone) *undone = id;
-    return r;
-}
-
-/* Erase the words of one exchange, and the title if it was made of them.  The indices have to be told what they had indexed. */
-static int erase(history *h, int64_t conv, int64_t id, str user, str said, err *e)
-{
-    static const char index[] = "INSERT INTO search(search,rowid,user_text,reply_text) VALUES('delete',?,?,?)";
-    static const char grams[] = "INSERT INTO gram(gram,rowid,chars) VALUES('delete',?,grams(?,?))";
-    static const char words[] = "UPDATE turn SET salt=NULL,prompt=NULL,user_text=NULL,user_ids=NULL,user_action=NULL,user_rule=NULL,"
-                                "cut=NULL,evaluated=NULL,reply_text=NULL,reply_ids=NULL WHERE id=?";
-    static const char cands[] = "UPDATE candidate SET salt=NULL,text=NULL,ids=NULL,ended=NULL,dup_of=NULL,fwd=NULL,bwd=NULL,"
-                                "n_source=NULL,score=NULL,action=NULL,rule=NULL WHERE turn=?";
-    static const char hits[]  = "DELETE FROM hit WHERE turn=?";
-    static const char notes[] = "UPDATE judgment SET note='' WHERE turn=?"; /* it may quote */
-    static const char title[] = "UPDATE conversation SET title='' WHERE id=? AND title=?";
-    char              t[TITLE_CHARS * 4];
-    int               r = store_run(h, e, index, "itt", id, user, said);
-    if (r == OK) r = store_run(h, e, grams, "itt", id, user, said);
-    if (r == OK) r = store_run(h, e, words, "i", id);
-    if (r == OK) r = store_run(h, e, cands, "i", id);
-    if (r == OK) r = store_run(h, e, hits, "i", id);
-    if (r == OK) r = store_run(h, e, notes, "i", id);
-    return r == OK ? store_run(h, e, title, "it", conv, title_of(user, t)) : r;
-}
-
-/* Erase exchange n, or all when n = 0; *count = how many. */
-static int erase_all(history *h, int64_t conv, int n, int *count, err *e)
-{
-    static const char sql[]   = "SELECT id,user_text,reply_text FROM turn WHERE conv=?1 AND what<3 AND salt IS NOT NULL AND (?2=0 OR n=?2) "
-                                "LIMIT 1";
-    static const char title[] = "UPDATE conversation SET title='' WHERE id=?";
-    arena             a       = { 0 };
-    int               r;
-    for (*count = 0;; ++*count) {
-        cells c = { .h = h, .a = &a, .e = e, .table = "conversation", .id = conv };
-        arena_reset(&a);
-        r = store_query(&c, sql, "ii", conv, (int64_t)n);
-        if (r || (r = store_step(&c)) <= 0) break;
-        int64_t id   = cell_int(&c, 0, INT64_MIN, INT64_MAX);
-        str     user = cell_text(&c, 1, TEXT_MAX), said = cell_text(&c, 2, TEXT_MAX);
-        store_done(&c);
-        if ((r = c.r) || (r = erase(h, conv, id, user, said, e))) break;
-    }
-    arena_free(&a);
-    return r == OK && n == 0 ? store_run(h, e, title, "i", conv) : r;
-}
-
-int hist_forget(history *h, int64_t conv, int n, str created, int *forgotten, err *e)
-{
-    /* drop what was deleted from the pages of the indices */
-    static const char merge[] = "INSERT INTO search(search) VALUES('optimize')", merge_grams[] = "INSERT INTO gram(gram) VALUES('optimize')";
-    unsigned char     hash[CHAIN_HASH];
-    int               count = 0, last, seen, noted, r = store_begin(h, 1, e);
-    if (r) return r;
-    noted = store_noted(h, conv, &seen);
-    r     = last_row(h, conv, &last, hash, e);
-    if (r == OK) r = erase_all(h, conv, n, &count, e);
-    if (r == OK && count == 0) r = err_set(e, E_ARG, "%s: nothing to forget there", store_path(h));
-    if (r == OK) r = put_mark(h, conv, ROW_FORGET, n, created, e);
-    if (r == OK) r = store_run(h, e, merge, "");
-    if (r == OK) r = store_run(h, e, merge_grams, "");
-    r = store_finish(h, r, e);
-    if (r != OK && noted) store_note(h, conv, seen);
-    if (r) return r;
-    if (forgotten) *forgotten = count;
-    r = store_flush(h, e);
-    if (r) err_prefix(e, "forgotten, but the log beside the database keeps old pages while another program reads it");
     return r;
 }
 
@@ -469,7 +419,7 @@ static int load_exchange(history *h, int64_t id, arena *a, exchange *x, err *e)
     static const char sql[] = "SELECT " IS_UNDONE " FROM turn WHERE id=?";
     cells             c     = { .h = h, .e = e, .table = "turn", .id = id };
     chain_row         row;
-    int               r = load_row(h, id, a, &row, e);
+    int               r = record_load(h, id, a, &row, e);
     if (r == OK && row.what > REPLY_STOCK) r = err_set(e, E_ARG, "%s: turn %lld is no exchange", store_path(h), (long long)id);
     if (r == OK) r = store_query(&c, sql, "i", id);
     if (r || (r = store_step(&c)) < 0) return r;
@@ -485,8 +435,7 @@ int hist_exchange(history *h, int64_t id, arena *a, exchange *x, err *e)
     return r ? r : store_finish(h, load_exchange(h, id, a, x, e), e);
 }
 
-/* The numbers that a statement gives, one a row, in the arena. */
-static int id_list(cells *c, arena *a, int64_t **ids, int *n)
+int record_ids(cells *c, arena *a, int64_t **ids, int *n)
 {
     size_t cap = 0;
     int    r;
@@ -513,16 +462,15 @@ int hist_turn_ids(history *h, int limit, arena *a, int64_t **ids, int *n, err *e
     static const char sql[] = "SELECT id FROM (SELECT id FROM turn WHERE what<3 ORDER BY id DESC LIMIT ?) ORDER BY id";
     cells             c     = { .h = h, .e = e, .table = "turn" };
     int               r     = store_query(&c, sql, "i", limit > 0 ? (int64_t)limit : (int64_t)-1);
-    return r ? r : id_list(&c, a, ids, n);
+    return r ? r : record_ids(&c, a, ids, n);
 }
 
-/* Ids of a conversation's rows in order, exchanges alone or all. */
-static int rows_of(history *h, int64_t conv, int all, arena *a, int64_t **ids, int *n, err *e)
+int record_rows(history *h, int64_t conv, int all, arena *a, int64_t **ids, int *n, err *e)
 {
     static const char sql[] = "SELECT id FROM turn WHERE conv=? AND (what<3 OR ?) ORDER BY n";
     cells             c     = { .h = h, .e = e, .table = "conversation", .id = conv };
     int               r     = store_query(&c, sql, "ii", conv, (int64_t)all);
-    return r ? r : id_list(&c, a, ids, n);
+    return r ? r : record_ids(&c, a, ids, n);
 }
 
 int hist_exchanges(history *h, int64_t conv, arena *a, exchange **list, int *n, err *e)
@@ -531,8 +479,8 @@ int hist_exchanges(history *h, int64_t conv, arena *a, exchange **list, int *n, 
     unsigned char start[CHAIN_HASH];
     int           r = store_begin(h, 0, e);
     if (r) return r;
-    r = first_hash(h, conv, start, e);
-    if (r == OK) r = rows_of(h, conv, 0, a, &ids, n, e);
+    r = record_start(h, conv, start, e);
+    if (r == OK) r = record_rows(h, conv, 0, a, &ids, n, e);
     if (r == OK && !(*list = arena_new(a, (size_t)*n, sizeof **list))) r = store_no_memory(h, e);
     for (int i = 0; r == OK && i < *n; i++) r = load_exchange(h, ids[i], a, &(*list)[i], e);
     return store_finish(h, r, e);
@@ -560,9 +508,9 @@ int hist_turns(history *h, int64_t conv, int before, arena *a, turn **list, int 
     int64_t          *ids;
     int               last, most, r = store_begin(h, 0, e);
     if (r) return r;
-    r  = last_row(h, conv, &last, hash, e);
+    r  = record_last(h, conv, &last, hash, e);
     *n = 0;
-    if (r == OK) r = rows_of(h, conv, 0, a, &ids, &most, e);
+    if (r == OK) r = record_rows(h, conv, 0, a, &ids, &most, e);
     if (r == OK && !(*list = arena_new(a, 2 * (size_t)most, sizeof **list))) r = store_no_memory(h, e);
     if (r == OK) {
         cells c = { .h = h, .a = a, .e = e, .table = "conversation", .id = conv };
@@ -581,7 +529,20 @@ int hist_turns(history *h, int64_t conv, int before, arena *a, turn **list, int 
 int hist_head(history *h, int64_t conv, int *n, unsigned char hash[32], err *e)
 {
     int r = store_begin(h, 0, e);
-    return r ? r : store_finish(h, last_row(h, conv, n, hash, e), e);
+    return r ? r : store_finish(h, record_last(h, conv, n, hash, e), e);
+}
+
+int hist_hash(history *h, int64_t conv, int n, unsigned char hash[32], err *e)
+{
+    static const char sql[] = "SELECT hash FROM turn WHERE conv=? AND n=?";
+    cells             c     = { .h = h, .e = e, .table = "conversation", .id = conv };
+    int               r     = store_query(&c, sql, "ii", conv, (int64_t)n);
+    if (r == OK && (r = store_step(&c)) == 0)
+        return err_set(e, E_ARG, "%s: conversation %lld has no row %d", store_path(h), (long long)conv, n);
+    if (r < 0) return r;
+    cell_bytes(&c, 0, hash, CHAIN_HASH);
+    store_done(&c);
+    return c.r;
 }
 
 /* ---- verifying ------------------------------------------------------------------------------------------------- */
@@ -603,26 +564,25 @@ static int check_mark(history *h, const chain_row *row, unsigned char *marks, er
     return OK;
 }
 
-/* One conversation.  OK; or E_FORMAT with the difference in e and *bad = the row's id; or another error. */
-static int verify_one(history *h, int64_t conv, int64_t *bad, int64_t *n_checked, err *e)
+int record_verify(history *h, int64_t conv, int64_t *bad, int64_t *n_checked, err *e)
 {
     arena          ids_mem = { 0 }, a = { 0 };
     unsigned char  prev[CHAIN_HASH], *marks = NULL;
     int64_t       *ids = NULL;
-    int            n = 0, r = rows_of(h, conv, 1, &ids_mem, &ids, &n, e);
+    int            n = 0, r = record_rows(h, conv, 1, &ids_mem, &ids, &n, e);
     if (r == OK && n) *bad = ids[0]; /* a conversation row that cannot be read shows at its first turn */
-    if (r == OK) r = first_hash(h, conv, prev, e);
+    if (r == OK) r = record_start(h, conv, prev, e);
     if (r == OK && !(marks = arena_new(&ids_mem, (size_t)n, 1))) r = store_no_memory(h, e);
     for (int i = 0; i < n && r == OK; i++) {
         chain_row row;
         arena_reset(&a);
         *bad = ids[i];
-        r    = load_row(h, ids[i], &a, &row, e);
+        r    = record_load(h, ids[i], &a, &row, e);
         if (r) break;
         if (row.x.n != i + 1)
             r = err_set(e, E_FORMAT, "%s: turn %lld is row %d of its conversation; row %d is missing", store_path(h), (long long)ids[i],
                         row.x.n, i + 1);
-        if (r == OK) r = check_row(h, &row, prev, e);
+        if (r == OK) r = record_check(h, &row, prev, e);
         if (r == OK) r = check_mark(h, &row, marks, e);
         if (r) break;
         marks[i] |= (unsigned char)((row.n_said ? V_EXCHANGE : 0) | (row.x.forgotten ? V_ERASED : 0));
@@ -642,7 +602,7 @@ static int verify_one(history *h, int64_t conv, int64_t *bad, int64_t *n_checked
     return r;
 }
 
-/* Rows that belong to nothing, and the file itself.  As verify_one. */
+/* Rows that belong to nothing, and the file itself.  As record_verify. */
 static int verify_file(history *h, int64_t *bad, err *e)
 {
     static const char turns[] = "SELECT id FROM turn WHERE conv NOT IN (SELECT id FROM conversation) LIMIT 1";
@@ -690,12 +650,12 @@ int hist_verify(history *h, int64_t conv, arena *a, int64_t *bad, str *what, int
     *n_checked = 0;
     *what      = STR("");
     r          = store_query(&c, sql, "i", conv);
-    if (r == OK) r = id_list(&c, a, &convs, &n);
+    if (r == OK) r = record_ids(&c, a, &convs, &n);
     if (r == OK && conv && n == 0) {
         store_finish(h, E_ARG, NULL);
         return err_set(e, E_ARG, "%s: there is no conversation %lld", store_path(h), (long long)conv);
     }
-    for (int i = 0; i < n && r == OK; i++) r = verify_one(h, convs[i], bad, n_checked, &local);
+    for (int i = 0; i < n && r == OK; i++) r = record_verify(h, convs[i], bad, n_checked, &local);
     if (r == OK && conv == 0) r = verify_file(h, bad, &local);
     if (r == E_FORMAT || (r == E_DB && store_is_damaged(h))) {
         if (*bad == 0) *bad = -1;

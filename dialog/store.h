@@ -36,6 +36,7 @@ int64_t store_last_id(const history *h);
 int     store_changes(const history *h);
 int     store_has_grams(const history *h);  /* 0: an older file opened for reading, which has no table gram */
 int     store_is_damaged(const history *h); /* SQLite has found the file's structure broken */
+int64_t store_bytes(history *h, int64_t *unused, err *e); /* of the file, and of its unused pages; <0 an error */
 int     store_flush(history *h, err *e);    /* the log into the file, and emptied */
 
 int           cell_null(const cells *c, int col);
@@ -49,6 +50,12 @@ void          cell_bad(cells *c, int col, const char *why); /* E_FORMAT: a check
 
 /* Room for one more in an array of the arena that grows as it fills; NULL when memory is out. */
 void *store_room(arena *a, void *old, int n, size_t size);
+
+/* notes.c, inside a transaction of the caller's: see hist_judge, hist_tag, hist_judgments (conv 0: all). */
+int store_put_judgment(history *h, int64_t id, str reader, int label, str note, str created, err *e);
+int store_put_tag(history *h, int64_t conv, str name, int on, int *changed, err *e);
+int store_judgments(history *h, int64_t conv, arena *a, judgment **list, int *n, err *e);
+int store_note_copy(history *h, str path, str created, err *e); /* a backup was made there */
 
 /* How far this handle has read one conversation (see hist_append): row n of conv, 0 = nothing noted. */
 void store_note(history *h, int64_t conv, int n);

@@ -43,68 +43,6 @@ int audit_verify(history *h, arena *a, audit_fault **fault, int *n, int64_t *n_r
     return r;
 }
 
-/* Is there a row with this hash in the conversation?  Any exchange, or the last row. */
-static int has_hash(history *h, int64_t conv, const char *hex, arena *a, int *yes, err *e)
-{
-    exchange     *x;
-    unsigned char last[32];
-    char          was[65];
-    int           n, m, r = hist_exchanges(h, conv, a, &x, &n, e);
-    if (r == OK) r = hist_head(h, conv, &m, last, e);
-    *yes = 0;
-    for (int i = 0; r == OK && i <= n; i++) {
-        sha256_hex(i < n ? x[i].hash : last, was);
-        *yes |= strcmp(was, hex) == 0;
-    }
-    return r;
-}
-
-static int check_head(history *h, str line, int number, arena *a, audit_fault **fault, int *n, int *n_heads, err *e)
-{
-    char         s[160], hex[80], what[160];
-    long long    conv;
-    int          count, end = 0, yes = 0, r;
-    conversation c;
-    err          gone = { 0 };
-    snprintf(s, sizeof s, "%.*s", (int)(line.n < 159 ? line.n : 159), line.s);
-    if (sscanf(s, "%lld %d %79s %n", &conv, &count, hex, &end) < 3 || s[end] || line.n > 159 || conv <= 0 ||
-        (strcmp(hex, "-") && (strlen(hex) != 64 || strspn(hex, "0123456789abcdef") != 64)))
-        return err_set(e, E_FORMAT, "line %d: not a conversation, a number and a hash, as \"duet history head\" prints them", number);
-    if (strcmp(hex, "-") == 0) return OK; /* it had no exchange yet */
-    ++*n_heads;
-    r = hist_get(h, conv, a, &c, &gone);
-    if (r == OK) {
-        arena mem = { 0 };
-        r         = has_hash(h, conv, hex, &mem, &yes, e);
-        arena_free(&mem);
-        if (r || yes) return r;
-        snprintf(what, sizeof what, "no row has the hash %.12s… that stood at its end after %d exchange%s: cut off or replaced", hex, count, count == 1 ? "" : "s");
-    } else if (r == E_ARG) {
-        snprintf(what, sizeof what, "it is gone; it had %d exchange%s", count, count == 1 ? "" : "s");
-    } else {
-        if (e) *e = gone;
-        return r;
-    }
-    str kept = arena_str(a, str_of(what), e);
-    return kept.s ? add_fault(a, fault, n, conv, -1, kept, e) : E_NOMEM;
-}
-
-int audit_heads(history *h, str heads, arena *a, audit_fault **fault, int *n, int *n_heads, err *e)
-{
-    int r = OK, number = 0;
-    *n_heads = 0;
-    while (r == OK && heads.n) {
-        str line = { heads.s, 0 };
-        while (line.n < heads.n && line.s[line.n] != '\n') line.n++;
-        heads.s += line.n + (line.n < heads.n);
-        heads.n -= line.n + (line.n < heads.n);
-        line = str_trim(line);
-        number++;
-        if (line.n) r = check_head(h, line, number, a, fault, n, n_heads, e);
-    }
-    return r;
-}
-
 /* ---- comparing ------------------------------------------------------------------------------------------------- */
 
 const char *audit_result_name(int result)

@@ -15,11 +15,6 @@ typedef struct {
  * found good. */
 int audit_verify(history *h, arena *a, audit_fault **fault, int *n, int64_t *n_rows, err *e);
 
-/* The chain cannot show a tail that was cut off: later rows alone know of it.  `heads` is what "duet history head" printed at
- * another time and was kept elsewhere: lines of conversation, number of exchanges, hash.  A fault for every conversation that is
- * gone or in which no row has the hash; what was added since is none.  *n_heads = lines compared.  E_FORMAT: a line is no such thing. */
-int audit_heads(history *h, str heads, arena *a, audit_fault **fault, int *n, int *n_heads, err *e);
-
 /* ---- replay ---- */
 
 /* What answers.  audit_machine_of makes it from a responder; tests bring their own. */

@@ -11,8 +11,6 @@
 
 #include "eval/commands.h"
 
-enum { HEADS_MAX = 256 << 20 };
-
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
 int audit_open_rules(audit_job *j, err *e) { return open_rules(&j->names, &j->pack, e); }
@@ -47,40 +45,7 @@ int audit_chosen_turns(audit_job *j, arena *a, int64_t **id, int *n, err *e)
 
 /* ---- printing -------------------------------------------------------------------------------------------------- */
 
-int put_json(json_t *o, err *e)
-{
-    char *s = o ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
-    json_decref(o);
-    if (!s) return err_set(e, E_NOMEM, "out of memory for JSON");
-    puts(s);
-    free(s);
-    return OK;
-}
-
-void put_visible(str s)
-{
-    buf b = { 0 };
-    buf_visible(&b, s);
-    fwrite(b.s ? b.s : "", 1, b.n, stdout);
-    buf_free(&b);
-}
-
-json_t *js_text(str s)
-{
-    buf b = { 0 };
-    for (size_t i = 0; i < s.n;) {
-        uint32_t cp;
-        size_t   k = utf8_next(s.s + i, s.n - i, &cp);
-        if (cp == UTF8_BAD) buf_str(&b, STR("\xEF\xBF\xBD"));
-        else buf_add(&b, s.s + i, k);
-        i += k;
-    }
-    json_t *j = b.oom ? NULL : json_stringn(b.s ? b.s : "", b.n);
-    buf_free(&b);
-    return j;
-}
-
-json_t *js_real(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+json_t *js_number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
 /* To a file that is there only when it is whole, or to stdout for "-". */
 int audit_put_file(const char *path, str bytes, err *e)
@@ -113,17 +78,7 @@ static void put_row(audit_job *j, int64_t id)
     arena_free(&a);
 }
 
-static int check_heads(audit_job *j, arena *a, audit_fault **f, int *n, int *n_heads, err *e)
-{
-    buf b = { 0 };
-    int r = read_file(j->heads, HEADS_MAX, &b, e);
-    if (r == OK) r = audit_heads(j->h, buf_view(&b), a, f, n, n_heads, e);
-    if (r == E_FORMAT) err_prefix(e, "%s", j->heads);
-    buf_free(&b);
-    return r;
-}
-
-static int verify_json(const audit_fault *f, int n, int64_t rows, int n_heads, err *e)
+static int verify_json(const audit_fault *f, int n, int64_t rows, err *e)
 {
     json_t *list = json_array();
     for (int i = 0; i < n; i++) {
@@ -133,20 +88,19 @@ static int verify_json(const audit_fault *f, int n, int64_t rows, int n_heads, e
                                               b.s ? b.s : ""));
         buf_free(&b);
     }
-    return put_json(json_pack("{s:b, s:I, s:i, s:o}", "sound", n == 0, "rows", (json_int_t)rows, "heads", n_heads, "faults", list), e);
+    return js_line(json_pack("{s:b, s:I, s:o}", "sound", n == 0, "rows", (json_int_t)rows, "faults", list), e);
 }
 
-/* Check all chains, and the heads that were kept.  *n_faults; says so on stdout when there are faults or `loud`. */
+/* Check all chains.  *n_faults; says so on stdout when there are faults or `loud`. */
 static int verify(audit_job *j, int loud, int *n_faults, err *e)
 {
     arena         a = { 0 };
     audit_fault  *f;
     conversation *c;
     int64_t       rows;
-    int           n_conv = 0, n_heads = 0, r = audit_verify(j->h, &a, &f, n_faults, &rows, e);
+    int           n_conv = 0, r = audit_verify(j->h, &a, &f, n_faults, &rows, e);
     if (r == OK && *n_faults == 0) r = hist_list(j->h, 0, &a, &c, &n_conv, e);
-    if (r == OK && j->heads) r = check_heads(j, &a, &f, n_faults, &n_heads, e);
-    if (r == OK && j->json && (loud || *n_faults)) r = verify_json(f, *n_faults, rows, n_heads, e);
+    if (r == OK && j->json && (loud || *n_faults)) r = verify_json(f, *n_faults, rows, e);
     else if (r == OK) {
         for (int i = 0; i < *n_faults; i++) {
             if (f[i].conv) printf("conversation %lld: ", (long long)f[i].conv);
@@ -157,7 +111,6 @@ static int verify(audit_job *j, int loud, int *n_faults, err *e)
         if (*n_faults) printf("%lld rows are good, %d fault%s; what comes behind a fault in its conversation was not checked\n", (long long)rows, *n_faults,
                               *n_faults == 1 ? "" : "s");
         else if (loud) printf("%lld rows in %d conversation%s: every hash holds\n", (long long)rows, n_conv, n_conv == 1 ? "" : "s");
-        if (n_heads && !*n_faults && loud) printf("%d heads kept elsewhere: all are there\n", n_heads);
     }
     arena_free(&a);
     return r;
@@ -176,7 +129,7 @@ static int run_verify(audit_job *j, int *status, err *e)
 static int put_summary(const audit_job *j, int n, const int *count, double max_dlogp, json_t *list, err *e)
 {
     if (j->json)
-        return put_json(json_pack("{s:i, s:i, s:i, s:i, s:i, s:f, s:o}", "turns", n, "identical", count[AUDIT_IDENTICAL],
+        return js_line(json_pack("{s:i, s:i, s:i, s:i, s:i, s:f, s:o}", "turns", n, "identical", count[AUDIT_IDENTICAL],
                                   "within_tolerance", count[AUDIT_WITHIN], "different", count[AUDIT_DIFFERENT], "not_comparable",
                                   count[AUDIT_NOT_COMPARABLE], "max_dlogp", max_dlogp, "exceptions", list), e);
     printf("%d turn%s: %d identical", n, n == 1 ? "" : "s", count[AUDIT_IDENTICAL]);
@@ -301,7 +254,7 @@ int cmd_audit(int argc, char **argv, err *e)
 {
     static const char usage[] = "audit verify | replay | why TURN | rules | report -o PAGE | sample  [DB] [options]",
                       about[] =
-                          "verify   recompute every hash of the record\n"
+                          "verify   recompute every hash of the record (a tail that was cut off shows in duet history head --check)\n"
                           "replay   answer the stored lines again, with their context, options and seed, and compare everything to the bit\n"
                           "why      one exchange: candidates, scores, verdicts, other choices, what the sampler saw at each step\n"
                           "rules    judge the stored texts by other rules: what would be blocked now, what no longer\n"
@@ -318,8 +271,7 @@ int cmd_audit(int argc, char **argv, err *e)
         { "models and rules", OPT_GROUP, NULL, NULL, NULL },
         OPEN_OPTIONS(j.names),
         { "--threads", OPT_INT, &j.threads, "N", "threads; never changes a result" },
-        { "verify and replay", OPT_GROUP, NULL, NULL, NULL },
-        { "--heads", OPT_STR, &j.heads, "FILE", "what \"duet history head\" printed before: also find tails that were cut off" },
+        { "replay", OPT_GROUP, NULL, NULL, NULL },
         { "--tolerance", OPT_DOUBLE, &j.tolerance, "X", "of log-probs, where the arithmetic was another (default 0.01)" },
         { "why", OPT_GROUP, NULL, NULL, NULL },
         { "--candidate", OPT_INT, &j.candidate, "K", "the steps of candidate K; default: of the one that was chosen" },
@@ -350,7 +302,7 @@ int cmd_audit(int argc, char **argv, err *e)
     if (r == OK) r = check_numbers(&j, e);
     if (r == OK) r = check_needs(&j, e);
     if (r) return EXIT_USAGE;
-    r = open_store(j.db, getenv("HOME"), getenv("XDG_DATA_HOME"), subs[sub].flags, &j.h, e);
+    r = cmd_open_db(j.db, subs[sub].flags, &j.h, e);
     if (r == OK) r = subs[sub].run(&j, &status, e);
     job_close(&j);
     return r ? EXIT_FAILED : status;

@@ -2,8 +2,7 @@
 #ifndef DUET_EVAL_AUDIT_COMMANDS_H
 #define DUET_EVAL_AUDIT_COMMANDS_H
 
-#include <jansson.h>
-
+#include "dialog/commands.h"
 #include "dialog/open.h"
 #include "eval/audit.h"
 
@@ -13,7 +12,6 @@ typedef struct {
     int         n_words, last, threads, json;
     long        conv;
     double      tolerance;
-    /* verify */ const char *heads;
     /* why    */ int64_t turn;
     int candidate, top, no_replay, per_token;
     /* rules  */ opt_list with;
@@ -41,9 +39,6 @@ int  audit_open_rules(audit_job *j, err *e);
 int  audit_chosen_turns(audit_job *j, arena *a, int64_t **id, int *n, err *e);
 
 int     audit_put_file(const char *path, str bytes, err *e); /* whole or not at all; "-" = stdout */
-void    put_visible(str s);                /* to stdout, as one safe line */
-int     put_json(json_t *o, err *e);       /* a line of stdout; lets the object go */
-json_t *js_text(str s);                    /* ill-formed UTF-8 as U+FFFD */
-json_t *js_real(double x);                 /* null when it is not finite */
+json_t *js_number(double x); /* null when it is not finite */
 
 #endif

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "eval/audit_commands.h"
 #include "eval/csv.h"
@@ -12,15 +11,6 @@
 
 enum { SHOWN_BEFORE = 4 /* turns of context */, TABLE_MAX = 64 << 20 };
 static const char keys[JUDGE_LABELS + 1] = "orutx"; /* in the order of JUDGE_… */
-
-static str utc(char out[32])
-{
-    time_t    t = time(NULL);
-    struct tm tm;
-    gmtime_r(&t, &tm);
-    strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
-    return str_of(out);
-}
 
 /* The sample: replies that a model gave and whose words are still there. */
 static int pick(audit_job *j, arena *a, int64_t **id, int *n, err *e)
@@ -46,7 +36,7 @@ static int reopen_for_writing(audit_job *j, err *e)
 {
     hist_close(j->h);
     j->h = NULL;
-    return open_store(j->db, getenv("HOME"), getenv("XDG_DATA_HOME"), HIST_WRITE, &j->h, e);
+    return cmd_open_db(j->db, HIST_WRITE, &j->h, e);
 }
 
 static const judgment *judged(const judgment *list, int n, int64_t id, const char *reader)
@@ -117,7 +107,7 @@ static int ask_each(audit_job *j, const int64_t *id, int m, int n, int *left, er
         else if (got == -2) i -= i > 0;
         else if (got == -1) i++;
         else {
-            r = hist_judge(j->h, id[i], str_of(j->reader), got, note, utc(stamp), e);
+            r = hist_judge(j->h, id[i], str_of(j->reader), got, note, cmd_utc(stamp), e);
             *left -= r == OK && !done[i];
             done[i++] = 1;
         }
@@ -247,7 +237,7 @@ static int import_table(audit_job *j, err *e)
             int     label = -1;
             str     note;
             int     got = read_row(j, &c, col, &id, &label, &note, e);
-            if (got == OK && label >= 0 && pass) got = hist_judge(j->h, id, str_of(j->reader), label, note, utc(stamp), e);
+            if (got == OK && label >= 0 && pass) got = hist_judge(j->h, id, str_of(j->reader), label, note, cmd_utc(stamp), e);
             if (got) r = got;
             n += pass && label >= 0;
             blank += pass && label < 0;
@@ -320,10 +310,10 @@ static int agreement_json(const readers_sum *s, err *e)
     for (int i = 0; i < s->n_one; i++) json_array_append_new(one, json_pack("{s:o, s:i}", "reader", js_text(s->one[i].reader), "judged", s->one[i].n));
     for (int i = 0; i < s->n_pair; i++)
         json_array_append_new(pairs, json_pack("{s:o, s:o, s:i, s:o, s:o}", "a", js_text(s->one[s->pair[i].a].reader), "b",
-                                               js_text(s->one[s->pair[i].b].reader), "both", s->pair[i].n, "alike", js_real(s->pair[i].observed), "kappa",
-                                               js_real(s->pair[i].kappa)));
+                                               js_text(s->one[s->pair[i].b].reader), "both", s->pair[i].n, "alike", js_number(s->pair[i].observed), "kappa",
+                                               js_number(s->pair[i].kappa)));
     for (int k = 0; k < JUDGE_LABELS; k++) json_object_set_new(share, hist_label_name(k), json_real(1000 * s->share[k]));
-    return put_json(json_pack("{s:i, s:i, s:o, s:o, s:o, s:o}", "turns", s->n_turns, "shared", s->n_shared, "alpha", js_real(s->alpha), "readers", one,
+    return js_line(json_pack("{s:i, s:i, s:o, s:o, s:o, s:o}", "turns", s->n_turns, "shared", s->n_shared, "alpha", js_number(s->alpha), "readers", one,
                               "pairs", pairs, "per_1000", share), e);
 }
 

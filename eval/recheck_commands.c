@@ -60,7 +60,7 @@ static int put_sum_json(const recheck_sum *s, const safety *now, json_t *list, e
     for (int i = 0; i < s->rules.n; i++)
         json_array_append_new(rules, json_pack("{s:o, s:o, s:I, s:I}", "rule", js_text(s->rules.row[i].name), "category", js_text(s->rules.row[i].category), "was",
                                                (json_int_t)s->rules.row[i].n[0], "is", (json_int_t)s->rules.row[i].n[1]));
-    return put_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "rules", safety_digest(now), "lines", (json_int_t)s->n_lines,
+    return js_line(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "rules", safety_digest(now), "lines", (json_int_t)s->n_lines,
                               "candidates", (json_int_t)s->n_candidates, "forgotten", (json_int_t)s->n_forgotten, "newly_blocked",
                               (json_int_t)s->kind[RECHECK_BLOCKED], "newly_allowed", (json_int_t)s->kind[RECHECK_ALLOWED], "other_action",
                               (json_int_t)s->kind[RECHECK_ACTION], "other_rule", (json_int_t)s->kind[RECHECK_RULE], "not_judged_whole",

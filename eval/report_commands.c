@@ -1,7 +1,6 @@
 /* audit report: writes the page of audit_report.h.  Program code. */
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "eval/audit_commands.h"
 #include "eval/audit_report.h"
@@ -13,15 +12,11 @@ int audit_run_report(audit_job *j, int *status, err *e)
     int64_t  *id;
     int       n, sound = 0;
     char      made[32];
-    time_t    now = time(NULL);
-    struct tm tm;
-    gmtime_r(&now, &tm);
-    strftime(made, sizeof made, "%Y-%m-%dT%H:%M:%SZ", &tm);
     int r = audit_open_rules(j, e);
     if (r == OK) r = audit_chosen_turns(j, &a, &id, &n, e);
     if (r == OK) {
         const char       *path = j->db ? j->db : "history.db", *slash = strrchr(path, '/'); /* the default's name */
-        audit_report_opts o    = { slash ? slash + 1 : path, str_of(made), id, n, j->conv || j->last, j->pack, j->n_sample, j->seed };
+        audit_report_opts o    = { slash ? slash + 1 : path, cmd_utc(made), id, n, j->conv || j->last, j->pack, j->n_sample, j->seed };
         r                      = audit_report(j->h, &o, &page, &sound, e);
     }
     if (r == OK) r = audit_put_file(j->out, buf_view(&page), e);

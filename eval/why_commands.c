@@ -196,7 +196,7 @@ static json_t *js_steps(const why *w)
         const why_step *s   = &w->step[i];
         json_t         *top = json_array();
         for (int k = 0; k < s->n_top; k++) json_array_append_new(top, js_token(&s->top[k]));
-        json_array_append_new(list, json_pack("{s:o, s:o, s:i, s:i, s:f, s:f, s:f, s:o}", "drawn", js_token(&s->drawn), "logp", js_real(s->logp), "rank",
+        json_array_append_new(list, json_pack("{s:o, s:o, s:i, s:i, s:f, s:f, s:f, s:o}", "drawn", js_token(&s->drawn), "logp", js_number(s->logp), "rank",
                                               s->rank, "kept", s->kept, "u", s->u, "from", s->from, "to", s->to, "top", top));
     }
     return list;
@@ -209,8 +209,8 @@ static json_t *js_candidates(const audit_job *j, const why *w)
         const candidate *c = &w->x.r.cand[k];
         json_array_append_new(list, json_pack("{s:i, s:o, s:i, s:b, s:s, s:o, s:o, s:o, s:i, s:o, s:o}", "k", k, "text", js_text(c->text), "tokens", c->n,
                                               "ended", c->ended, "fate", respond_fate_name(c->fate), "dup_of",
-                                              c->dup_of < 0 ? json_null() : json_integer(c->dup_of), "fwd", js_real(c->fwd), "bwd",
-                                              js_real(c->bwd), "source_tokens", c->n_source, "score", js_real(c->score), "verdict",
+                                              c->dup_of < 0 ? json_null() : json_integer(c->dup_of), "fwd", js_number(c->fwd), "bwd",
+                                              js_number(c->bwd), "source_tokens", c->n_source, "score", js_number(c->score), "verdict",
                                               js_verdict(j, &w->x, &c->v)));
     }
     return list;
@@ -228,7 +228,7 @@ static int why_json(const audit_job *j, const why *w, err *e)
         json_array_append_new(by, json_pack("{s:s, s:i}", "by", w->by[i].name, "chosen", w->by[i].chosen));
     for (int i = 0; i < w->n_source; i++)
         json_array_append_new(source, json_pack("{s:i, s:o, s:o}", "id", w->source[i].id, "text", js_text(w->source[i].text), "logp",
-                                                js_real(w->source[i].logp)));
+                                                js_number(w->source[i].logp)));
     json_t *o = json_pack("{s:I, s:I, s:i, s:b, s:b, s:b, s:o, s:o, s:s, s:o, s:s, s:o, s:s, s:i}", "turn", (json_int_t)x->id, "conversation",
                           (json_int_t)x->conv, "n", x->n, "undone", x->undone, "forgotten", x->forgotten, "stale", x->stale, "created",
                           js_text(x->created), "user", js_text(x->r.user_text), "hash", hash, "reply", js_text(x->r.text), "kind",
@@ -242,7 +242,7 @@ static int why_json(const audit_job *j, const why *w, err *e)
         o = NULL;
     }
     json_decref(p);
-    return put_json(o, e);
+    return js_line(o, e);
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */

@@ -374,60 +374,6 @@ static void faults_are_listed(void **s)
     hist_close(h);
 }
 
-/* Heads kept elsewhere: a tail that is cut off leaves a sound chain, and shows only against them. */
-static void heads_show_a_cut_tail(void **s)
-{
-    (void)s;
-    const char  *path = in_dir("heads.db");
-    history     *h;
-    audit_fault *f = NULL;
-    int          n, heads;
-    int64_t      rows, added;
-    buf          kept = { 0 };
-    make_record(path);
-    OKAY(hist_open(&h, path, HIST_WRITE, &e));
-    for (int64_t conv = 1; conv <= 3; conv++) {
-        unsigned char hash[32];
-        char          hex[65];
-        OKAY(hist_head(h, conv, &n, hash, &e));
-        sha256_hex(hash, hex);
-        buf_fmt(&kept, "%lld %d %s\r\n", (long long)conv, n, hex);
-    }
-    buf_str(&kept, STR("4 0 -\n\n"));
-    n = 0;
-    OKAY(audit_heads(h, buf_view(&kept), &mem, &f, &n, &heads, &e));
-    assert_int_equal(n, 0);
-    assert_int_equal(heads, 3);
-    /* What is added is no fault. */
-    respond_opts o = respond_defaults();
-    reply        r = { .text = STR("y"), .kind = REPLY_STOCK, .chosen = -1, .user_text = STR("x"), .user_v.rule = -1 };
-    OKAY(hist_append(h, 2, &r, &o, STR("2026-11-24T15:04:05Z"), 1, &added, &e));
-    OKAY(audit_heads(h, buf_view(&kept), &mem, &f, &n, &heads, &e));
-    assert_int_equal(n, 0);
-    hist_close(h);
-    /* The tail of conversation 2 goes with everything that belongs to it; conversation 1 goes whole. */
-    assert_true(raw(path, "DELETE FROM hit WHERE turn IN (SELECT id FROM turn WHERE conv=1 OR (conv=2 AND n>=5));"
-                          "DELETE FROM candidate WHERE turn IN (SELECT id FROM turn WHERE conv=1 OR (conv=2 AND n>=5));"
-                          "DELETE FROM turn WHERE conv=1 OR (conv=2 AND n>=5); DELETE FROM conversation WHERE id=1") > 0);
-    OKAY(hist_open(&h, path, HIST_READ, &e));
-    OKAY(audit_verify(h, &mem, &f, &n, &rows, &e));
-    assert_int_equal(n, 0);
-    OKAY(audit_heads(h, buf_view(&kept), &mem, &f, &n, &heads, &e));
-    assert_int_equal(n, 2);
-    assert_int_equal(f[0].conv, 1);
-    assert_non_null(strstr(f[0].what.s, "gone"));
-    assert_int_equal(f[1].conv, 2);
-    assert_non_null(strstr(f[1].what.s, "cut off"));
-    static const char *const bad[] = { "1", "x 1 -", "1 2 abc", "1 2 - 3", "0 1 -", "1 1 0123456789abcdef0123456789abcdef0123456789abcdef0123456789ABCDEF" };
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        n = 0;
-        assert_int_equal(audit_heads(h, str_of(bad[i]), &mem, &f, &n, &heads, &e), E_FORMAT);
-        assert_non_null(strstr(e.msg, "line 1"));
-    }
-    buf_free(&kept);
-    hist_close(h);
-}
-
 int main(void)
 {
     if (make_folder()) return 1;
@@ -439,7 +385,6 @@ int main(void)
         cmocka_unit_test(paths_and_precisions),
         cmocka_unit_test(what_cannot_be_compared),
         cmocka_unit_test(faults_are_listed),
-        cmocka_unit_test(heads_show_a_cut_tail),
     };
     return cmocka_run_group_tests_name("audit", tests, make_world, drop_world);
 }

@@ -201,7 +201,7 @@ static const struct {
     const char *missing;
 } subs[] = { { "verify", run_verify, 1, HIST_READ, NULL },
              { "replay", run_replay, 1, HIST_READ, NULL },
-             { "why", audit_run_why, 2, HIST_READ, "the number of a turn" },
+             { "why", audit_run_why, 2, HIST_READ, "a turn: its number, or CONVERSATION:ROW" },
              { "rules", audit_run_rules, 1, HIST_READ, NULL },
              { "report", audit_run_report, 1, HIST_READ, NULL },
              { "sample", audit_run_sample, 1, HIST_READ, NULL } };
@@ -219,9 +219,12 @@ static int check_words(audit_job *j, int *sub, err *e)
     if (j->n_words < words) return err_set(e, E_ARG, "%s wants %s", j->words[0], subs[*sub].missing);
     if (j->n_words > words + 1) return err_set(e, E_ARG, "'%s': one word too many", j->words[words + 1]);
     if (words == 2) {
-        char *end;
-        j->turn = strtoll(j->words[1], &end, 10);
-        if (end == j->words[1] || *end || j->turn <= 0) return err_set(e, E_ARG, "'%s' is no number of a turn", j->words[1]);
+        int       end = 0, row = 0;
+        long long id = 0;
+        if (sscanf(j->words[1], "%lld%n:%d%n", &id, &end, &row, &end) < 1 || j->words[1][end] || id <= 0 || row < 0 || (strchr(j->words[1], ':') && !row))
+            return err_set(e, E_ARG, "'%s' is no number of a turn, nor CONVERSATION:ROW", j->words[1]);
+        j->turn = id;
+        j->row  = row;
     }
     if (j->n_words > words && j->db) return err_set(e, E_ARG, "two databases: '%s' and '%s'", j->words[words], j->db);
     if (j->n_words > words) j->db = j->words[words];
@@ -256,7 +259,7 @@ int cmd_audit(int argc, char **argv, err *e)
                       about[] =
                           "verify   recompute every hash of the record (a tail that was cut off shows in duet history head --check)\n"
                           "replay   answer the stored lines again, with their context, options and seed, and compare everything to the bit\n"
-                          "why      one exchange: candidates, scores, verdicts, other choices, what the sampler saw at each step\n"
+                          "why      one exchange (TURN, or CONVERSATION:ROW): candidates, scores, verdicts, other choices, what the sampler saw at each step\n"
                           "rules    judge the stored texts by other rules: what would be blocked now, what no longer\n"
                           "report   a page in HTML: the chain, volume, rules, faults, scores, times, the longest conversations, samples\n"
                           "sample   replies at random for a person to judge; judgments are kept in the store; how far readers agree\n"

@@ -12,8 +12,8 @@ typedef struct {
     int         n_words, last, threads, json;
     long        conv;
     double      tolerance;
-    /* why    */ int64_t turn;
-    int candidate, top, no_replay, per_token;
+    /* why    */ int64_t turn; /* or, with row > 0, the conversation */
+    int row, candidate, top, no_replay, per_token;
     /* rules  */ opt_list with;
     /* report, sample */ const char *out;
     int      n_sample;

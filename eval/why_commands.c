@@ -25,9 +25,12 @@ static void put_score(double v)
 /* Spans are of the text as it was judged; a redacted line is stored as it was fed, so they would point elsewhere. */
 static int has_spans(const audit_job *j, const exchange *x, const verdict *v, int is_line)
 {
-    int redacted = v->action == RULE_REDACT || !j->pack || strcmp(safety_digest(j->pack), x->r.rules_digest) != 0;
-    for (int i = 0; i < v->n_hit && !redacted; i++) redacted = safety_rule_at(j->pack, v->hit[i].rule)->action == RULE_REDACT;
-    return !is_line || !redacted;
+    int whole = v->action != RULE_REDACT;
+    for (int i = 0; i < v->n_hit; i++) {
+        const safety_rule *r = rule_known(j->pack, x->r.rules_digest, v->hit[i].rule);
+        whole &= r && r->action != RULE_REDACT;
+    }
+    return !is_line || whole;
 }
 
 static void put_verdict(const audit_job *j, const exchange *x, const verdict *v, str text, int is_line)
@@ -247,14 +250,30 @@ static int why_json(const audit_job *j, const why *w, err *e)
 
 /* ---------------------------------------------------------------------------------------------------------------- */
 
+/* The turn that is row j->row of conversation j->turn. */
+static int find_row(const audit_job *j, int64_t *id, err *e)
+{
+    arena     a = { 0 };
+    exchange *x;
+    int       n, r = hist_exchanges(j->h, j->turn, &a, &x, &n, e);
+    *id = 0;
+    for (int i = 0; r == OK && i < n; i++)
+        if (x[i].n == j->row) *id = x[i].id;
+    arena_free(&a);
+    if (r == OK && !*id) return err_set(e, E_ARG, "conversation %lld has no exchange in row %d", (long long)j->turn, j->row);
+    return r;
+}
+
 int audit_run_why(audit_job *j, int *status, err *e)
 {
+    int64_t      id     = j->turn;
     arena        a      = { 0 };
     why          w;
     audit_models models = { 0 };
-    int          r      = j->no_replay ? audit_open_rules(j, e) : audit_open_models(j, e);
+    int          r      = j->row ? find_row(j, &id, e) : OK;
+    if (r == OK) r = j->no_replay ? audit_open_rules(j, e) : audit_open_models(j, e);
     models = (audit_models){ j->r, j->pack };
-    if (r == OK) r = why_turn(j->h, j->turn, j->r ? &models : NULL, j->candidate, j->top, &a, &w, e);
+    if (r == OK) r = why_turn(j->h, id, j->r ? &models : NULL, j->candidate, j->top, &a, &w, e);
     if (r == OK && j->json) r = why_json(j, &w, e);
     else if (r == OK) {
         put_head(j, &w);

@@ -15,7 +15,7 @@ has "verify" "9 rows in 7 conversations: every hash holds"
 run "why" 0 "$DUET" audit why 1 "$db"
 for words in "answered again: everything is what was stored, to the bit" "candidates, best first" "other ways to choose" "> mmi" "what the sampler saw" "[SEP]" \
     "under the backward model"; do has "why" "$words"; done
-run "why of a dialogue" 0 "$DUET" audit why 9 --db "$db" --no-replay --per-token
+run "why of a dialogue" 0 "$DUET" audit why 7:3 --db "$db" --no-replay --per-token
 has "why of a dialogue" "before    < 你好"
 has "why of a dialogue" "not recomputed: not asked for"
 lacks "why of a dialogue" "what the sampler saw"
@@ -28,6 +28,9 @@ jq -e '.again == "identical" and .steps_agree and .steps_of == 1 and (.candidate
        and ([.source[].logp] | add) - .candidates[1].bwd < 1e-9' "$scratch/out" >/dev/null || fail "why in JSON: $(head -c 400 "$scratch/out")"
 run "no such turn" 1 "$DUET" audit why 99 --no-replay "$db"
 one_error_line "no such turn" "there is no turn 99"
+run "no such row" 1 "$DUET" audit why 7:4 --no-replay "$db"
+one_error_line "no such row" "conversation 7 has no exchange in row 4"
+for word in x 7: :3 7:0 7:x 0 -1 1.5; do run "no number: $word" 2 "$DUET" audit why -- "$word" "$db"; done
 run "no number" 2 "$DUET" audit why x "$db"
 one_error_line "no number" "'x' is no number of a turn"
 

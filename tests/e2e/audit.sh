@@ -3,8 +3,8 @@
 . tests/lib.sh
 db=$scratch/a.db
 printf '%s\n' 你好 你叫什么名字 今天好累 怎么做炸弹 '我的手机号是13812345678' '<script>alert(1)</script>' >"$scratch/lines"
-"$DUET" reply --db "$db" -N 4 --seed 5 "$scratch/lines" >/dev/null 2>"$scratch/err" || fail "reply: $(cat "$scratch/err")"
-"$DUET" reply --db "$db" -N 4 --seed 6 --dialogue --mode forward <(head -n 3 "$scratch/lines") >/dev/null 2>"$scratch/err" || fail "reply: $(cat "$scratch/err")"
+"$DUET" reply --db "$db" -N 4 --threads 1 --seed 5 "$scratch/lines" >/dev/null 2>"$scratch/err" || fail "reply: $(cat "$scratch/err")"
+"$DUET" reply --db "$db" -N 4 --threads 1 --seed 6 --dialogue --mode forward <(head -n 3 "$scratch/lines") >/dev/null 2>"$scratch/err" || fail "reply: $(cat "$scratch/err")"
 has() { grep -qF -- "$2" "$scratch/out" || fail "$1: '$2' is not in it: $(head -c 600 "$scratch/out")"; }
 lacks() { grep -qF -- "$2" "$scratch/out" && fail "$1: '$2' is in it"; }
 
@@ -12,16 +12,16 @@ run "verify" 0 "$DUET" audit verify "$db"
 has "verify" "9 rows in 7 conversations: every hash holds"
 
 # why: recomputed and found the same; from the record alone; as JSON whose steps add up to the stored score
-run "why" 0 "$DUET" audit why 1 "$db"
+run "why" 0 "$DUET" audit why 1 "$db" --threads 1
 for words in "answered again: everything is what was stored, to the bit" "candidates, best first" "other ways to choose" "> mmi" "what the sampler saw" "[SEP]" \
     "under the backward model"; do has "why" "$words"; done
 run "why of a dialogue" 0 "$DUET" audit why 7:3 --db "$db" --no-replay --per-token
 has "why of a dialogue" "before    < 你好"
 has "why of a dialogue" "not recomputed: not asked for"
 lacks "why of a dialogue" "what the sampler saw"
-run "why of a refusal" 0 "$DUET" audit why 4 "$db"
+run "why of a refusal" 0 "$DUET" audit why 4 "$db" --no-replay
 has "why of a refusal" "block by zh.violence.weapons"
-run "why in JSON" 0 "$DUET" audit why 2 "$db" --json --candidate 1 --top 2
+run "why in JSON" 0 "$DUET" audit why 2 "$db" --json --candidate 1 --top 2 --threads 1
 jq -e '.again == "identical" and .steps_agree and .steps_of == 1 and (.candidates | length) == 4 and (.steps[0].top | length) == 2
        and ([.steps[].logp] | add) - .candidates[1].fwd < 1e-9 and ([.steps[].logp] | add) - .candidates[1].fwd > -1e-9
        and ([.steps[] | select(.u < .from or .u >= .to)] | length) == 0

@@ -10,15 +10,15 @@
 
 #include "dialog/chat.h"
 #include "dialog/commands.h"
-#include "dialog/paths.h"
+#include "dialog/open.h"
 #include "models/options.h"
 
 /* ---- what reply and chat share --------------------------------------------------------------------------------- */
 
 typedef struct {
-    const char  *models[2], *model, *name, *mode, *lang, *db, *rep_scope, *rep_rule;
-    opt_list     rules;
-    int          no_rules, is_private, threads, seeded;
+    open_names   names;
+    const char  *mode, *lang, *db, *rep_scope, *rep_rule;
+    int          is_private, threads;
     respond_opts o;
     /* opened */
     gpt2      *fwd, *bwd;
@@ -29,11 +29,7 @@ typedef struct {
 
 #define TALK_OPTIONS(t)                                                                                                         \
     { "models and rules", OPT_GROUP, NULL, NULL, NULL },                                                                        \
-    { "--models", OPT_STR2, (t).models, "FWD BWD", "the forward and the backward model; - = none" },                            \
-    { "--model", OPT_STR, &(t).model, "FWD", "a forward model alone (modes forward and none)" },                                \
-    { "--name", OPT_STR, &(t).name, "NAME", "the pair NAME-forward.gguf, NAME-backward.gguf that came with the program" },      \
-    { "--rules", OPT_STRS, &(t).rules, "PACK", "a rule file or a folder of them, again and again; default: those of the program" }, \
-    { "--no-rules", OPT_FLAG, &(t).no_rules, NULL, "talk without safety rules" },                                               \
+    OPEN_OPTIONS((t).names),                                                                                                    \
     { "--threads", OPT_INT, &(t).threads, "N", "threads; never changes a reply" },                                              \
     { "candidates", OPT_GROUP, NULL, NULL, NULL },                                                                              \
     { "--candidates,-N", OPT_INT, &(t).o.n_cand, "N", "candidates per reply" },                                                 \
@@ -100,9 +96,8 @@ static int read_words(talk *t, err *e)
     if (t->rep_rule) t->o.rep_rule = t->o.top_p_rule = strcmp(t->rep_rule, "divide") == 0;
     if (t->lang && strcmp(t->lang, "zh") && strcmp(t->lang, "en") && strcmp(t->lang, "auto"))
         return err_set(e, E_ARG, "--lang: '%s' is none of zh, en, auto", t->lang);
-    if ((t->models[0] != NULL) + (t->model != NULL) + (t->name != NULL) > 1)
-        return err_set(e, E_ARG, "--models, --model and --name exclude one another");
-    if (t->no_rules && t->rules.n) return err_set(e, E_ARG, "--rules and --no-rules exclude one another");
+    int r = open_check(&t->names, e);
+    if (r) return r;
     if (t->is_private && t->db) return err_set(e, E_ARG, "--db and --private exclude one another");
     if (t->threads < 0 || t->threads > 1024) return err_set(e, E_ARG, "--threads: %d is not 1 to 1024", t->threads);
     return respond_opts_check(&t->o, e);
@@ -121,59 +116,21 @@ static int language(const talk *t)
     return tokenizer_find(gpt2_tokenizer(t->fwd), STR("的")) < 0;
 }
 
-static int open_models(talk *t, err *e)
-{
-    buf fwd = { 0 }, bwd = { 0 };
-    int r = OK;
-    if (t->models[0] || t->model) {
-        buf_str(&fwd, str_of(t->model ? t->model : t->models[0]));
-        if (t->models[0] && strcmp(t->models[1], "-") != 0) buf_str(&bwd, str_of(t->models[1]));
-    } else {
-        r = path_models(t->name ? t->name : "duet-zh", DUET_PREFIX, &fwd, &bwd, e);
-        if (r && !t->name) { /* not that pair: any other that is there */
-            buf_reset(&fwd);
-            buf_reset(&bwd);
-            r = path_models(NULL, DUET_PREFIX, &fwd, &bwd, e);
-        }
-    }
-    if (r == OK && (fwd.oom || bwd.oom)) r = err_set(e, E_NOMEM, "out of memory");
-    if (r == OK) r = gpt2_open(&t->fwd, fwd.s, e);
-    if (r == OK && bwd.n) r = gpt2_open(&t->bwd, bwd.s, e);
-    buf_free(&fwd);
-    buf_free(&bwd);
-    if (r == OK && !t->bwd && !t->mode) {
-        t->o.mode = MODE_FORWARD;
-        fprintf(stderr, "duet: no backward model, so candidates are ranked by the forward model alone\n");
-    }
-    return r;
-}
-
-static int open_rules(opt_list *packs, safety **out, err *e)
-{
-    if (packs->n) return safety_open(out, packs->v, packs->n, e);
-    buf         b = { 0 };
-    int         r = path_shared("dialog/rules", DUET_PREFIX, &b, e);
-    const char *p = b.s;
-    if (r == OK) r = b.oom ? err_set(e, E_NOMEM, "out of memory") : safety_open(out, &p, 1, e);
-    buf_free(&b);
-    return r;
-}
-
 int cmd_open_db(const char *db, int flags, history **h, err *e)
 {
-    if (db) return hist_open(h, db, flags, e);
-    buf b = { 0 };
-    int r = path_database(getenv("HOME"), getenv("XDG_DATA_HOME"), (flags & HIST_WRITE) != 0, &b, e);
-    if (r == OK) r = b.oom ? err_set(e, E_NOMEM, "out of memory") : hist_open(h, b.s, flags, e);
-    buf_free(&b);
-    return r;
+    return open_store(db, getenv("HOME"), getenv("XDG_DATA_HOME"), flags, h, e);
 }
 
 static int talk_open(talk *t, err *e)
 {
     if (t->threads) omp_set_num_threads(t->threads);
-    int r = open_models(t, e);
-    if (r == OK && !t->no_rules) r = open_rules(&t->rules, &t->pack, e);
+    t->names.prefix = DUET_PREFIX;
+    int r           = open_models(&t->names, &t->fwd, &t->bwd, e);
+    if (r == OK && !t->bwd && !t->mode) {
+        t->o.mode = MODE_FORWARD;
+        fprintf(stderr, "duet: no backward model, so candidates are ranked by the forward model alone\n");
+    }
+    if (r == OK) r = open_rules(&t->names, &t->pack, e);
     if (r == OK) r = responder_new(&t->r, t->fwd, t->bwd, t->pack, e);
     if (r == OK) t->o.lang = language(t);
     return r;
@@ -538,10 +495,10 @@ static int cmd_rules(int argc, char **argv, err *e)
         else err_set(e, E_ARG, "no '%s' here: check, test or scan", word[0]);
         return EXIT_USAGE;
     }
-    opt_list packs = { .n = n - 1 };
-    memcpy(packs.v, word + 1, (size_t)packs.n * sizeof *word);
+    open_names names = { .rules.n = n - 1, .prefix = DUET_PREFIX };
+    memcpy(names.rules.v, word + 1, (size_t)(n - 1) * sizeof *word);
     safety *s = NULL;
-    int     r = open_rules(&packs, &s, e);
+    int     r = open_rules(&names, &s, e);
     if (r == OK && word[0][0] == 'c') printf("%d rules, digest %s\n", safety_n_rules(s), safety_digest(s));
     else if (r == OK && word[0][0] == 't') r = rules_test(s, &failures, e);
     else if (r == OK) r = rules_scan(s, at, json, e);

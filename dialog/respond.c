@@ -11,7 +11,7 @@
 
 #include "models/linear.h"
 
-enum { CHOICE_STREAM = 1 << 20 /* a stream of the RNG that no candidate uses */, FORWARD_ROWS = 64 };
+enum { FORWARD_ROWS = 64 };
 
 struct responder {
     gpt2             *fwd, *bwd;
@@ -29,147 +29,11 @@ struct responder {
     int              *seen;      /* (n_thread, n_ctx + tail) what the repetition penalty covers */
     respond_progress *progress;
     void             *progress_ctx;
+    respond_watch     watch;     /* .k -1: nobody */
     char              numerics[128];
 };
 
-/* ---- options --------------------------------------------------------------------------------------------------- */
-
-static const char *const mode_names[] = { "mmi", "bidi", "joint", "sampled", "forward", "none" };
-static const char *const fate_names[] = { "ok", "empty", "duplicate", "blocked", "echo", "nan" };
-enum { N_MODES = sizeof mode_names / sizeof mode_names[0], N_FATES = sizeof fate_names / sizeof fate_names[0] };
-
-const char *respond_mode_name(int mode) { return mode >= 0 && mode < N_MODES ? mode_names[mode] : NULL; }
-const char *respond_fate_name(int fate) { return fate >= 0 && fate < N_FATES ? fate_names[fate] : NULL; }
-
-int respond_mode_of_name(const char *s)
-{
-    for (int i = 0; s && i < N_MODES; i++)
-        if (strcmp(s, mode_names[i]) == 0) return i;
-    return -1;
-}
-
 static int needs_reverse(int mode) { return mode != MODE_FORWARD && mode != MODE_NONE; }
-
-respond_opts respond_defaults(void)
-{
-    return (respond_opts){ .mode = MODE_MMI, .n_cand = 16, .max_new = 48, .min_new = 1, .max_turns = 8, .source_turns = 1,
-                           .top_k = 40, .rep_scope = PENALTY_SCOPE_REPLY, .no_repeat = 4, .top_p = 0.9f, .temperature = 0.8f,
-                           .rep_penalty = 1.1f, .lambda = 0.5f, .mmi_temperature = 0.5f };
-}
-
-/* One list for writing, reading and checking.  Order = order on the canonical line. */
-enum { K_MODE, K_INT, K_REAL, K_SEED };
-static const struct {
-    const char *key;
-    int         kind;
-    size_t      at;
-    double      lo, hi;
-} fields[] = {
-#define F(key, kind, member, lo, hi) { key, kind, offsetof(respond_opts, member), lo, hi }
-    F("mode", K_MODE, mode, 0, N_MODES - 1),
-    F("n", K_INT, n_cand, 1, RESPOND_MAX_CAND),
-    F("first", K_INT, first_cand, 0, CHOICE_STREAM - RESPOND_MAX_CAND),
-    F("max_new", K_INT, max_new, 1, RESPOND_MAX_NEW),
-    F("min_new", K_INT, min_new, 0, RESPOND_MAX_NEW),
-    F("max_turns", K_INT, max_turns, 0, 1e6),
-    F("source_turns", K_INT, source_turns, 0, 1e6),
-    F("temperature", K_REAL, temperature, 0, 1e3),
-    F("top_k", K_INT, top_k, 0, 1e9),
-    F("top_p", K_REAL, top_p, 0, 1),
-    F("top_p_rule", K_INT, top_p_rule, TOP_P_SMALLEST, TOP_P_BEFORE),
-    F("rep_penalty", K_REAL, rep_penalty, 1e-3, 1e3),
-    F("rep_rule", K_INT, rep_rule, PENALTY_SIGNED, PENALTY_DIVIDE),
-    F("rep_scope", K_INT, rep_scope, PENALTY_SCOPE_ALL, PENALTY_SCOPE_REPLY),
-    F("no_repeat", K_INT, no_repeat, 0, RESPOND_MAX_NEW),
-    F("lambda", K_REAL, lambda, 0, 1),
-    F("gamma", K_REAL, gamma, -1e6, 1e6),
-    F("mmi_temperature", K_REAL, mmi_temperature, 1e-6, 1e6),
-    F("lang", K_INT, lang, 0, 1),
-    F("seed", K_SEED, seed, 0, 0),
-#undef F
-};
-enum { N_FIELDS = sizeof fields / sizeof fields[0] };
-
-static double field_value(const respond_opts *o, int i)
-{
-    const char *p = (const char *)o + fields[i].at;
-    return fields[i].kind == K_REAL ? (double)*(const float *)p : (double)*(const int *)p;
-}
-
-int respond_opts_check(const respond_opts *o, err *e)
-{
-    for (int i = 0; i < N_FIELDS; i++) {
-        if (fields[i].kind == K_SEED) continue;
-        double v = field_value(o, i);
-        if (!(v >= fields[i].lo && v <= fields[i].hi))
-            return err_set(e, E_ARG, "option %s is %.9g, wanted %.9g to %.9g", fields[i].key, v, fields[i].lo, fields[i].hi);
-    }
-    if (o->min_new > o->max_new) return err_set(e, E_ARG, "option min_new is %d, more than max_new %d", o->min_new, o->max_new);
-    return OK;
-}
-
-int respond_opts_format(const respond_opts *o, buf *out)
-{
-    for (int i = 0; i < N_FIELDS; i++) {
-        const char *p = (const char *)o + fields[i].at;
-        buf_fmt(out, "%s%s=", i ? " " : "", fields[i].key);
-        switch (fields[i].kind) {
-        case K_MODE: buf_str(out, str_of(respond_mode_name(*(const int *)p))); break;
-        case K_INT: buf_fmt(out, "%d", *(const int *)p); break;
-        case K_REAL: buf_fmt(out, "%.9g", (double)*(const float *)p); break;
-        default: buf_fmt(out, "%llu", (unsigned long long)*(const uint64_t *)p);
-        }
-    }
-    return out->oom ? E_NOMEM : OK;
-}
-
-/* One value into its member; -1 when the text is none.  Digits are checked first: strtod and its kin take more than we write. */
-static int field_store(respond_opts *o, int i, const char *v)
-{
-    char *p = (char *)o + fields[i].at, *end = NULL;
-    if (fields[i].kind == K_MODE) return (*(int *)p = respond_mode_of_name(v)) < 0 ? -1 : 0;
-    const char *legal = fields[i].kind == K_REAL ? "0123456789+-.e" : fields[i].kind == K_INT ? "0123456789-" : "0123456789";
-    if (!*v || strspn(v, legal) != strlen(v)) return -1;
-    if (fields[i].kind == K_REAL) {
-        *(float *)p = strtof(v, &end);
-    } else if (fields[i].kind == K_INT) {
-        long x    = strtol(v, &end, 10);
-        *(int *)p = (int)x;
-        if (x != (long)(int)x) return -1;
-    } else {
-        unsigned long long x = strtoull(v, &end, 10);
-        char               back[24];
-        snprintf(back, sizeof back, "%llu", x);
-        if (strcmp(back, v) != 0) return -1; /* too large, or leading zeros */
-        *(uint64_t *)p = x;
-    }
-    return *end ? -1 : 0;
-}
-
-int respond_opts_parse(respond_opts *o, str s, err *e)
-{
-    int given[N_FIELDS] = { 0 };
-    *o = respond_defaults();
-    while ((s = str_trim(s)).n) {
-        char   word[80];
-        size_t n = 0;
-        while (n < s.n && s.s[n] != ' ') n++;
-        if (n >= sizeof word) return err_set(e, E_ARG, "options: '%.40s…' is too long for an option", s.s);
-        memcpy(word, s.s, n);
-        word[n] = 0;
-        s.s += n;
-        s.n -= n;
-        char *eq = strchr(word, '=');
-        if (!eq || strlen(word) != n) return err_set(e, E_ARG, "options: '%s' is not key=value", word);
-        *eq   = 0;
-        int i = 0;
-        while (i < N_FIELDS && strcmp(fields[i].key, word) != 0) i++;
-        if (i == N_FIELDS) return err_set(e, E_ARG, "options: no option '%s'", word);
-        if (given[i]++) return err_set(e, E_ARG, "options: %s is given twice", word);
-        if (field_store(o, i, eq + 1)) return err_set(e, E_ARG, "options: %s=%s is no value for it", word, eq + 1);
-    }
-    return respond_opts_check(o, e);
-}
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
@@ -209,6 +73,7 @@ int responder_new(responder **out, gpt2 *fwd, gpt2 *bwd, const safety *rules, er
     p->fwd   = fwd;
     p->bwd   = bwd;
     p->rules = rules;
+    responder_watch(p, NULL);
     snprintf(p->numerics, sizeof p->numerics, "%s ops", linear_numerics());
     const tokenizer *t = gpt2_tokenizer(fwd);
     int              V = gpt2_cfg(fwd)->n_vocab, known = tokenizer_size(t), sep = gpt2_about(fwd)->fmt.sep;
@@ -262,6 +127,8 @@ void responder_on_progress(responder *r, respond_progress *f, void *ctx)
     r->progress     = f;
     r->progress_ctx = ctx;
 }
+
+void responder_watch(responder *r, const respond_watch *w) { r->watch = w ? *w : (respond_watch){ .k = -1 }; }
 
 /* Everything the token loop needs, allocated before it; grows when the options outgrow it. */
 static int workspace(responder *r, int n_cand, int max_new, err *e)
@@ -435,6 +302,7 @@ typedef struct { /* one turn under way */
     int                 n;
     ivec                prompt;
     int                 first;   /* oldest turn in the prompt */
+    const candidate    *given;   /* (o->n_cand,) tokens of candidates that are not to be drawn; NULL: draw them */
 } walk;
 
 static int clip_new(const responder *r, int max_new)
@@ -467,6 +335,8 @@ static unsigned char draw(const responder *r, const walk *w, candidate *c, int k
     if (c->n) memcpy(seen + head, ids, (size_t)c->n * sizeof(int));
     double u  = rng_unit(o->seed, (uint64_t)(o->first_cand + k), (uint64_t)c->n);
     int    id = sample_draw(logits, V, &s, seen, head + c->n, ids, c->n, u, r->space[at]);
+    if (k == r->watch.k)
+        r->watch.draw(r->watch.ctx, &(respond_draw){ c->n, logits, V, &s, seen, ids, head + c->n, c->n, u, id });
     c->fwd += sample_logprob(logits, V, id);
     if (id == sep) {
         c->ended = 1;
@@ -513,6 +383,20 @@ static int generate(responder *r, const walk *w, candidate *cand, int *evaluated
         got = gpt2_forward(r->fwd, r->cache, &r->batch, r->logits, e);
         if (got) return got;
         n_live = draw_all(r, w, cand, n_live, (size_t)gpt2_cfg(r->fwd)->n_vocab);
+    }
+    return OK;
+}
+
+/* Given tokens take the place of drawn ones. */
+static int take(responder *r, const walk *w, candidate *cand, int n, err *e)
+{
+    for (int k = 0; k < n; k++) {
+        if (w->given[k].n < 0 || w->given[k].n > w->max_new)
+            return err_set(e, E_ARG, "candidate %d has %d tokens, at most %d can be drawn", k, w->given[k].n, w->max_new);
+        cand[k].n     = w->given[k].n;
+        cand[k].ended = w->given[k].ended;
+        cand[k].fwd   = NAN;
+        if (cand[k].n) memcpy(r->drawn + (size_t)k * (size_t)r->tail, w->given[k].id, (size_t)cand[k].n * sizeof(int));
     }
     return OK;
 }
@@ -624,14 +508,16 @@ static int score_reverse(const responder *r, const turn *turns, int n, candidate
         if (joint) j.from[i] = 1;
         i++;
     }
-    if (got == OK) got = job_run(&j, r->bwd, joint, e);
+    if (got == OK) got = job_run(&j, r->bwd, joint || r->watch.k >= 0, e);
     i = 0;
     for (int k = 0; k < n_cand && got == OK; k++) {
         if (!is_usable(&cand[k])) continue;
+        int first = j.n[i] - cand[k].n_source; /* token of the source */
+        if (k == r->watch.k) r->watch.source(r->watch.ctx, j.row[i] + first, j.tok[i] + first, cand[k].n_source);
         cand[k].bwd = j.logp[i];
         if (joint) {
             double sum = 0;
-            for (int t = j.n[i] - cand[k].n_source; t < j.n[i]; t++) sum += j.tok[i][t];
+            for (int t = first; t < j.n[i]; t++) sum += j.tok[i][t];
             cand[k].bwd   = sum;
             cand[k].score = j.logp[i] / (j.n[i] - 1);
         }
@@ -745,7 +631,7 @@ static int draw_one(const candidate *cand, int n, int fate, const respond_opts *
     if (s && x) {
         sample_opts so = { .temperature = o->mmi_temperature, .rep_penalty = 1, .sep = -1 };
         for (int k = 0; k < n; k++) x[k] = cand[k].fate == fate ? (float)cand[k].score : -INFINITY;
-        int id = sample_draw(x, n, &so, NULL, 0, NULL, 0, rng_unit(o->seed, CHOICE_STREAM, (uint64_t)o->first_cand), s);
+        int id = sample_draw(x, n, &so, NULL, 0, NULL, 0, rng_unit(o->seed, RESPOND_CHOICE_STREAM, (uint64_t)o->first_cand), s);
         if (cand[id].fate == fate) *chosen = id; /* else all scores are -inf: the ranking stays */
     }
     int got = s && x ? OK : no_memory(e);
@@ -851,8 +737,9 @@ static int answer(responder *r, walk *w, arena *a, reply *out, err *e)
     out->cand = arena_new(a, (size_t)o->n_cand, sizeof *out->cand);
     if (!out->cand) return no_memory(e);
     for (int k = 0; k < out->n; k++) out->cand[k] = (candidate){ .dup_of = -1, .bwd = NAN, .score = NAN, .v = { .rule = -1 } };
-    got = generate(r, w, out->cand, &out->evaluated, e);
+    got = w->given ? take(r, w, out->cand, out->n, e) : generate(r, w, out->cand, &out->evaluated, e);
     if (got == OK) got = look_at(r, out->cand, out->n, out->user_text, a, e);
+    if (got == OK && w->given) got = score_forward(r, &w->prompt, out->cand, out->n, e);
     if (got == OK) got = tell(r, out->n, out->n, 1, e);
     if (got == OK && needs_reverse(o->mode))
         got = score_reverse(r, w->turns + w->first, w->n - w->first, out->cand, out->n, o, e);
@@ -861,7 +748,7 @@ static int answer(responder *r, walk *w, arena *a, reply *out, err *e)
     return out->chosen >= 0 ? show(r, out, a, e) : say(r, out, REPLY_STOCK, stock_line(o->lang), a, e);
 }
 
-int respond(responder *r, const turn *hist, int n, str user, const respond_opts *o, arena *a, reply *out, err *e)
+int respond_given(responder *r, const turn *hist, int n, str user, const respond_opts *o, const candidate *given, arena *a, reply *out, err *e)
 {
     *out    = (reply){ .chosen = -1, .user_v = { .rule = -1 } };
     int got = respond_opts_check(o, e);
@@ -882,9 +769,14 @@ int respond(responder *r, const turn *hist, int n, str user, const respond_opts 
     if (out->user_v.action == RULE_BLOCK) return say(r, out, REPLY_REFUSED, refusal(r, &out->user_v, o->lang), a, e);
     if (out->n_user_id == 0) return say(r, out, REPLY_STOCK, stock_line(o->lang), a, e);
 
-    walk w = { .o = o, .max_new = clip_new(r, o->max_new) };
+    walk w = { .o = o, .max_new = clip_new(r, o->max_new), .given = given };
     got    = gather_turns(r, hist, n, out, a, &w, e);
     if (got == OK) got = answer(r, &w, a, out, e);
     ivec_free(&w.prompt);
     return got;
+}
+
+int respond(responder *r, const turn *hist, int n, str user, const respond_opts *o, arena *a, reply *out, err *e)
+{
+    return respond_given(r, hist, n, user, o, NULL, a, out, e);
 }

@@ -30,7 +30,7 @@ typedef struct {
     uint64_t seed;
 } respond_opts;
 respond_opts respond_defaults(void);
-enum { RESPOND_MAX_CAND = 256, RESPOND_MAX_NEW = 1024 };
+enum { RESPOND_MAX_CAND = 256, RESPOND_MAX_NEW = 1024, RESPOND_CHOICE_STREAM = 1 << 20 /* of the RNG: no candidate draws from it */ };
 /* One canonical line "mode=mmi n=16 …" that respond_opts_parse reads back exactly (floats as %.9g); what history stores. */
 int respond_opts_format(const respond_opts *o, buf *out);
 int respond_opts_parse(respond_opts *o, str s, err *e);       /* starts from defaults; unknown key or bad value: E_ARG */
@@ -83,6 +83,27 @@ gpt2 *responder_bwd(const responder *r); /* NULL when none */
 typedef int respond_progress(void *ctx, int done, int total, int scoring);
 void responder_on_progress(responder *r, respond_progress *f, void *ctx);
 
+/* What the sampler saw when it drew one token; the pointers are good until the call returns. */
+typedef struct {
+    int                step;         /* tokens of the reply drawn before */
+    const float       *logits;       /* (n_vocab,) */
+    int                n_vocab;
+    const sample_opts *o;
+    const int         *seen, *reply; /* (n_seen,), (n_reply,) as sample_draw had them */
+    int                n_seen, n_reply;
+    double             u;
+    int                id;           /* what was drawn; the separator ends the reply */
+} respond_draw;
+/* Watch candidate k being made: every draw in order; and, when the reverse model judges it, the log-prob of each token of the
+ * source.  One thread at a time calls.  Watching changes no result. */
+typedef struct {
+    int   k;
+    void *ctx;
+    void (*draw)(void *ctx, const respond_draw *d);
+    void (*source)(void *ctx, const int *id, const double *logp, int n);
+} respond_watch;
+void responder_watch(responder *r, const respond_watch *w); /* copied; NULL: watch nobody (again) */
+
 /* hist (n,) oldest first, without the new line; their ids must come from the same tokenizer (turns with text and no ids
  * are tokenised here, turns without either are skipped).  Everything in *out lives in `a`.
  *   - A user line that safety blocks: REPLY_REFUSED with the rule's message; the models do nothing, prompt_digest is
@@ -102,6 +123,10 @@ int respond_turn(responder *r, str text, int speaker, arena *a, turn *out, err *
  * each candidate.  Out for those with fate CAND_OK or CAND_ECHO: fwd; and when the mode has use for it bwd, n_source (and
  * score in joint mode).  The numbers of the others become NaN. */
 int respond_score(responder *r, const turn *turns, int n, candidate *cand, int n_cand, const respond_opts *o, err *e);
+/* respond() with the tokens of the candidates given instead of drawn (teacher forcing): given[k] for k < o->n_cand has id, n, ended
+ * as a reply record has them; the rest is done again.  fwd stays NaN where nothing is scored (empty, blocked).  E_ARG: ids that this
+ * model cannot have drawn.  given NULL: respond(). */
+int respond_given(responder *r, const turn *hist, int n, str user, const respond_opts *o, const candidate *given, arena *a, reply *out, err *e);
 /* Score and choose: sets score (joint: already there) and CAND_NAN, gives duplicates the numbers of their first.  *chosen
  * = -1 when nothing is usable. Order: score desc, fwd desc, index asc; NaN last. */
 int respond_rank(candidate *cand, int n, const respond_opts *o, int *chosen, err *e);

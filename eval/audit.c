@@ -70,7 +70,19 @@ static int same_verdict(const verdict *a, const verdict *b)
     return 1;
 }
 
-static int compare_candidate(const candidate *s, const candidate *g, int k, char *what, size_t n)
+/* Two numbers: the same bits; or with slack, not too far from one another. */
+static int same_score(double was, double is, audit_slack *slack)
+{
+    if (!slack) return same_bits(was, is);
+    if (isnan(is)) return 1; /* not scored again */
+    if (isnan(was)) return 0;
+    double d = was == is ? 0 : fabs(was - is); /* equal infinities too */
+    if (d > slack->max) slack->max = d;
+    slack->n++;
+    return d <= slack->tolerance;
+}
+
+static int compare_candidate(const candidate *s, const candidate *g, int k, audit_slack *slack, char *what, size_t n)
 {
     const struct {
         const char *name;
@@ -86,12 +98,12 @@ static int compare_candidate(const candidate *s, const candidate *g, int k, char
                                                            : NULL;
     if (name) return snprintf(what, n, "candidate %d: another %s", k, name), 1;
     for (int i = 0; i < 3; i++)
-        if (!same_bits(number[i].was, number[i].is))
+        if (!same_score(number[i].was, number[i].is, slack))
             return snprintf(what, n, "candidate %d: %s was %.17g, is %.17g", k, number[i].name, number[i].was, number[i].is), 1;
     return 0;
 }
 
-int audit_compare(const reply *s, const reply *g, int with_user_verdict, char *what, size_t n)
+int audit_compare(const reply *s, const reply *g, int with_user_verdict, audit_slack *slack, char *what, size_t n)
 {
     static const char *const kinds[] = { "answered", "refused", "answered with a stock line" };
     what[0] = 0;
@@ -105,7 +117,8 @@ int audit_compare(const reply *s, const reply *g, int with_user_verdict, char *w
     if (name) return snprintf(what, n, "another %s", name), 1;
     if (s->n != g->n) return snprintf(what, n, "there were %d candidates, are %d", s->n, g->n), 1;
     for (int k = 0; k < s->n; k++)
-        if (compare_candidate(&s->cand[k], &g->cand[k], k, what, n)) return 1;
+        if (compare_candidate(&s->cand[k], &g->cand[k], k, slack, what, n)) return 1;
+    if (slack && s->chosen != g->chosen) return 0;
     if (s->chosen != g->chosen) return snprintf(what, n, "candidate %d was chosen, now %d", s->chosen, g->chosen), 1;
     if (!str_eq(s->text, g->text)) return snprintf(what, n, "another reply text"), 1;
     if (!same_ids(s->id, s->n_id, g->id, g->n_id)) return snprintf(what, n, "other reply tokens"), 1;
@@ -118,9 +131,9 @@ static int real_respond(void *ctx, const turn *hist, int n, str user, const resp
 {
     return respond(((audit_models *)ctx)->r, hist, n, user, o, a, out, e);
 }
-static int real_score(void *ctx, const turn *turns, int n, candidate *cand, int n_cand, const respond_opts *o, err *e)
+static int real_given(void *ctx, const turn *hist, int n, str user, const respond_opts *o, const candidate *cand, arena *a, reply *out, err *e)
 {
-    return respond_score(((audit_models *)ctx)->r, turns, n, cand, n_cand, o, e);
+    return respond_given(((audit_models *)ctx)->r, hist, n, user, o, cand, a, out, e);
 }
 static int real_redacts(void *ctx, int rule)
 {
@@ -131,7 +144,7 @@ static int real_redacts(void *ctx, int rule)
 audit_machine audit_machine_of(audit_models *m)
 {
     gpt2 *b = responder_bwd(m->r);
-    return (audit_machine){ m, real_respond, real_score, real_redacts, gpt2_digest(responder_fwd(m->r)), b ? gpt2_digest(b) : "",
+    return (audit_machine){ m, real_respond, real_given, real_redacts, gpt2_digest(responder_fwd(m->r)), b ? gpt2_digest(b) : "",
                             m->rules ? safety_digest(m->rules) : "", 0.01 };
 }
 
@@ -161,38 +174,52 @@ static int context_forgotten(history *h, int64_t conv, int n, arena *a, int *yes
     return r;
 }
 
-/* Other arithmetic may draw other tokens, so the stored ones are scored again: teacher forcing. */
-static int rescore(const exchange *x, const turn *hist, int n, const audit_machine *m, const respond_opts *o, const char *now, arena *a,
-                   audit_result *out, err *e)
+/* Do the stored scores lead to the stored choice, and is that what was said?  Needs no model. */
+static const char *check_choice(const exchange *x, const respond_opts *o, arena *a, err *e)
 {
-    const reply *s    = &x->r;
-    candidate   *c    = arena_new(a, (size_t)s->n, sizeof *c);
-    turn        *t    = arena_new(a, (size_t)n + 1, sizeof *t);
-    char         what[sizeof out->what];
-    if (!c || !t) return err_set(e, E_NOMEM, "out of memory for a replay");
-    if (n) memcpy(t, hist, (size_t)n * sizeof *t);
-    t[n] = (turn){ .text = s->user_text, .id = s->user_id, .n = s->n_user_id, .weight = 1 };
+    const reply *s = &x->r;
+    candidate   *c = arena_new(a, (size_t)s->n, sizeof *c);
+    int          chosen;
+    if (!c) return err_set(e, E_NOMEM, "out of memory for a replay"), NULL;
     if (s->n) memcpy(c, s->cand, (size_t)s->n * sizeof *c);
-    int r = s->n ? m->score(m->ctx, t, n + 1, c, s->n, o, e) : OK;
-    if (r) return r;
-    out->max_dlogp = 0;
-    for (int k = 0; k < s->n; k++) {
-        const double pair[2][2] = { { s->cand[k].fwd, c[k].fwd }, { s->cand[k].bwd, c[k].bwd } };
-        for (int i = 0; i < 2; i++) {
-            if (isnan(pair[i][0]) || isnan(pair[i][1])) continue;
-            double d = pair[i][0] == pair[i][1] ? 0 : fabs(pair[i][0] - pair[i][1]); /* equal infinities too */
-            if (d > out->max_dlogp) out->max_dlogp = d;
-            out->n_compared++;
-        }
+    if (respond_rank(c, s->n, o, &chosen, e)) return NULL;
+    if (chosen != s->chosen) return "the stored scores choose another candidate than was chosen";
+    const candidate *it = chosen >= 0 ? &s->cand[chosen] : NULL;
+    if (it && it->v.action != RULE_REDACT && (!str_eq(it->text, s->text) || !same_ids(it->id, it->n, s->id, s->n_id)))
+        return "the reply is not the chosen candidate";
+    return "";
+}
+
+/* Other arithmetic may draw other tokens, so the stored ones are given: teacher forcing. */
+static int rejudge(const exchange *x, const turn *hist, int n, const audit_machine *m, const respond_opts *o, const char *now, int with_user_verdict,
+                   arena *a, audit_result *out, err *e)
+{
+    const reply *s     = &x->r;
+    audit_slack  slack = { .tolerance = m->tolerance };
+    reply        again;
+    err          why = { 0 };
+    char         what[sizeof out->what], diff[100];
+    int          r = s->n && s->n != o->n_cand ? err_set(&why, E_ARG, "the record has %d candidates, its settings want %d", s->n, o->n_cand)
+                                               : m->given(m->ctx, hist, n, s->user_text, o, s->n ? s->cand : NULL, a, &again, &why);
+    if (r && r != E_ARG && r != E_LIMIT) {
+        if (e) *e = why;
+        return r;
     }
-    if (out->n_compared == 0) {
+    if (r) return verdict_of(out, AUDIT_DIFFERENT, why.msg);
+    int         differs = audit_compare(s, &again, with_user_verdict, &slack, diff, sizeof diff);
+    const char *choice  = differs ? "" : check_choice(x, o, a, e);
+    if (!choice) return e ? e->code : E_NOMEM;
+    out->max_dlogp  = slack.n ? slack.max : NAN;
+    out->n_compared = slack.n;
+    int bad         = differs || choice[0];
+    if (!bad && slack.n == 0) {
         snprintf(what, sizeof what, "arithmetic '%.40s' then, '%.40s' now, and no scores to compare", s->numerics, now);
         return verdict_of(out, AUDIT_NOT_COMPARABLE, what);
     }
-    int within = out->max_dlogp <= m->tolerance;
-    snprintf(what, sizeof what, "arithmetic '%.24s' then, '%.24s' now; scored again, log-probs differ by %.3g at most, %s %.3g",
-             s->numerics, now, out->max_dlogp, within ? "within" : "more than", m->tolerance);
-    return verdict_of(out, within ? AUDIT_WITHIN : AUDIT_DIFFERENT, what);
+    if (bad) snprintf(what, sizeof what, "arithmetic '%.24s' then, '%.24s' now, tokens given: %.100s", s->numerics, now, differs ? diff : choice);
+    else snprintf(what, sizeof what, "arithmetic '%.24s' then, '%.24s' now; the stored tokens, judged again: scores differ by %.3g at most, within %.3g",
+                  s->numerics, now, slack.max, m->tolerance);
+    return verdict_of(out, bad ? AUDIT_DIFFERENT : AUDIT_WITHIN, what);
 }
 
 int audit_replay(history *h, int64_t turn_id, const audit_machine *m, arena *a, audit_result *out, err *e)
@@ -224,8 +251,8 @@ int audit_replay(history *h, int64_t turn_id, const audit_machine *m, arena *a, 
     int redacted = 0;
     for (int i = 0; i < x.r.user_v.n_hit; i++) redacted |= m->redacts(m->ctx, x.r.user_v.hit[i].rule);
     if (strcmp(x.r.numerics, again.numerics) != 0 && x.r.kind != REPLY_REFUSED)
-        return rescore(&x, hist, n, m, &o, again.numerics, a, out, e);
-    if (!audit_compare(&x.r, &again, !redacted, what, sizeof what)) return verdict_of(out, AUDIT_IDENTICAL, "");
+        return rejudge(&x, hist, n, m, &o, again.numerics, !redacted, a, out, e);
+    if (!audit_compare(&x.r, &again, !redacted, NULL, what, sizeof what)) return verdict_of(out, AUDIT_IDENTICAL, "");
     if (redacted && (x.r.kind == REPLY_REFUSED || !str_eq(x.r.user_text, again.user_text)))
         return verdict_of(out, AUDIT_NOT_COMPARABLE, "the line was redacted before it was stored; the raw one is not in the record");
     if (strcmp(x.r.prompt_digest, again.prompt_digest) != 0) {

@@ -1,74 +1,26 @@
-/* The command audit: verify and replay.  Program code: parses options, opens models, rules and the store, prints.  Looks at
+/* The command audit: its options, verify and replay; the other subcommands are in why_commands.c, recheck_commands.c,
+ * report_commands.c and readers_commands.c.  Program code: parses options, opens models, rules and the store, prints.  Looks at
  * HOME and XDG_DATA_HOME; everything else is told by options. */
-#include <jansson.h>
+#include "eval/audit_commands.h"
+
+#include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "dialog/paths.h"
-#include "eval/audit.h"
 #include "eval/commands.h"
-#include "models/options.h"
 
-typedef struct {
-    const char *db, *models[2], *model, *name;
-    opt_list    rules;
-    int         no_rules, last, threads, json;
-    long        conv;
-    double      tolerance;
-    const char *word[2];
-    int         n_words;
-    /* opened */
-    history   *h;
-    gpt2      *fwd, *bwd;
-    safety    *pack;
-    responder *r;
-} audit_job;
+/* ---- opening --------------------------------------------------------------------------------------------------- */
 
-static int open_db(audit_job *j, err *e)
+int audit_open_rules(audit_job *j, err *e) { return open_rules(&j->names, &j->pack, e); }
+
+int audit_open_models(audit_job *j, err *e)
 {
-    const char *db = j->n_words > 1 ? j->word[1] : j->db;
-    buf         b  = { 0 };
-    int         r  = db ? OK : path_database(getenv("HOME"), getenv("XDG_DATA_HOME"), 0, &b, e);
-    if (r == OK) r = b.oom ? err_set(e, E_NOMEM, "out of memory") : hist_open(&j->h, db ? db : b.s, HIST_READ, e);
-    buf_free(&b);
-    return r;
-}
-
-static int open_models(audit_job *j, err *e)
-{
-    buf fwd = { 0 }, bwd = { 0 };
-    int r = OK;
-    if (j->models[0] || j->model) {
-        buf_str(&fwd, str_of(j->model ? j->model : j->models[0]));
-        if (j->models[0] && strcmp(j->models[1], "-") != 0) buf_str(&bwd, str_of(j->models[1]));
-    } else {
-        r = path_models(j->name ? j->name : "duet-zh", DUET_PREFIX, &fwd, &bwd, e);
-        if (r && !j->name) {
-            buf_reset(&fwd);
-            buf_reset(&bwd);
-            r = path_models(NULL, DUET_PREFIX, &fwd, &bwd, e);
-        }
-    }
-    if (r == OK && (fwd.oom || bwd.oom)) r = err_set(e, E_NOMEM, "out of memory");
-    if (r == OK) r = gpt2_open(&j->fwd, fwd.s, e);
-    if (r == OK && bwd.n) r = gpt2_open(&j->bwd, bwd.s, e);
-    buf_free(&fwd);
-    buf_free(&bwd);
-    return r;
-}
-
-static int open_rules(audit_job *j, err *e)
-{
-    if (j->no_rules) return OK;
-    if (j->rules.n) return safety_open(&j->pack, j->rules.v, j->rules.n, e);
-    buf         b = { 0 };
-    int         r = path_shared("dialog/rules", DUET_PREFIX, &b, e);
-    const char *p = b.s;
-    if (r == OK) r = b.oom ? err_set(e, E_NOMEM, "out of memory") : safety_open(&j->pack, &p, 1, e);
-    buf_free(&b);
-    return r;
+    if (j->threads) omp_set_num_threads(j->threads);
+    int r = audit_open_rules(j, e);
+    if (r == OK) r = open_models(&j->names, &j->fwd, &j->bwd, e);
+    return r == OK ? responder_new(&j->r, j->fwd, j->bwd, j->pack, e) : r;
 }
 
 static void job_close(audit_job *j)
@@ -80,22 +32,63 @@ static void job_close(audit_job *j)
     hist_close(j->h);
 }
 
-/* Print an object as a line of stdout and let it go. */
-static int put_json(json_t *o, err *e)
+int audit_chosen_turns(audit_job *j, arena *a, int64_t **id, int *n, err *e)
 {
-    char *s = o ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
-    json_decref(o);
-    if (!s) return err_set(e, E_NOMEM, "out of memory for JSON");
-    puts(s);
-    free(s);
-    return OK;
+    int r = hist_turn_ids(j->h, j->conv ? 0 : j->last, a, id, n, e);
+    if (r || !j->conv) return r;
+    exchange *x;
+    r = hist_exchanges(j->h, j->conv, a, &x, n, e);
+    for (int i = 0; r == OK && i < *n; i++) (*id)[i] = x[i].id;
+    if (r == OK && j->last > 0 && j->last < *n) *id += *n - j->last, *n = j->last;
+    return r;
 }
-static void put_visible(str s)
+
+/* ---- printing -------------------------------------------------------------------------------------------------- */
+
+json_t *js_number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+
+/* To a file that is there only when it is whole, or to stdout for "-". */
+int audit_put_file(const char *path, str bytes, err *e)
 {
-    buf b = { 0 };
-    buf_visible(&b, s);
-    fwrite(b.s ? b.s : "", 1, b.n, stdout);
-    buf_free(&b);
+    outfile *o;
+    if (strcmp(path, "-") == 0)
+        return fwrite(bytes.s, 1, bytes.n, stdout) == bytes.n && fflush(stdout) == 0 ? OK : err_set(e, E_IO, "cannot write to stdout");
+    int r = out_open(&o, path, e);
+    if (r) return r;
+    r = out_write(o, bytes.s, bytes.n, e);
+    if (r == OK) r = out_commit(o, e);
+    if (r) out_abort(o);
+    return r;
+}
+
+/* ---- verify ---------------------------------------------------------------------------------------------------- */
+
+/* What the row says now, so that one sees what the fault is about. */
+static void put_row(audit_job *j, int64_t id)
+{
+    arena    a = { 0 };
+    exchange x;
+    if (id > 0 && hist_exchange(j->h, id, &a, &x, NULL) == OK) {
+        printf("    row %d, %.*s, now says: ", x.n, (int)x.created.n, x.created.s);
+        put_visible(x.r.user_text);
+        printf(" > ");
+        put_visible(x.r.text);
+        putchar('\n');
+    }
+    arena_free(&a);
+}
+
+static int verify_json(const audit_fault *f, int n, int64_t rows, err *e)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < n; i++) {
+        buf b = { 0 };
+        buf_visible(&b, f[i].what);
+        json_array_append_new(list, json_pack("{s:I, s:I, s:s}", "conversation", (json_int_t)f[i].conv, "turn", (json_int_t)f[i].turn, "what",
+                                              b.s ? b.s : ""));
+        buf_free(&b);
+    }
+    return js_line(json_pack("{s:b, s:I, s:o}", "sound", n == 0, "rows", (json_int_t)rows, "faults", list), e);
 }
 
 /* Check all chains.  *n_faults; says so on stdout when there are faults or `loud`. */
@@ -107,41 +100,36 @@ static int verify(audit_job *j, int loud, int *n_faults, err *e)
     int64_t       rows;
     int           n_conv = 0, r = audit_verify(j->h, &a, &f, n_faults, &rows, e);
     if (r == OK && *n_faults == 0) r = hist_list(j->h, 0, &a, &c, &n_conv, e);
-    if (r == OK && j->json && (loud || *n_faults)) {
-        json_t *list = json_array();
-        for (int i = 0; i < *n_faults; i++) {
-            buf b = { 0 };
-            buf_visible(&b, f[i].what);
-            json_array_append_new(list, json_pack("{s:I, s:I, s:s}", "conversation", (json_int_t)f[i].conv, "turn",
-                                                  (json_int_t)f[i].turn, "what", b.s ? b.s : ""));
-            buf_free(&b);
-        }
-        r = put_json(json_pack("{s:b, s:I, s:o}", "sound", *n_faults == 0, "rows", (json_int_t)rows, "faults", list), e);
-    } else if (r == OK) {
+    if (r == OK && j->json && (loud || *n_faults)) r = verify_json(f, *n_faults, rows, e);
+    else if (r == OK) {
         for (int i = 0; i < *n_faults; i++) {
             if (f[i].conv) printf("conversation %lld: ", (long long)f[i].conv);
             put_visible(f[i].what);
             putchar('\n');
+            put_row(j, f[i].turn);
         }
-        if (*n_faults) printf("%lld rows are good; %d fault%s\n", (long long)rows, *n_faults, *n_faults == 1 ? "" : "s");
+        if (*n_faults) printf("%lld rows are good, %d fault%s; what comes behind a fault in its conversation was not checked\n", (long long)rows, *n_faults,
+                              *n_faults == 1 ? "" : "s");
         else if (loud) printf("%lld rows in %d conversation%s: every hash holds\n", (long long)rows, n_conv, n_conv == 1 ? "" : "s");
     }
     arena_free(&a);
     return r;
 }
 
-static int run_verify(audit_job *j, err *e)
+static int run_verify(audit_job *j, int *status, err *e)
 {
-    int faults, r = open_db(j, e);
-    if (r == OK) r = verify(j, 1, &faults, e);
-    return r ? EXIT_FAILED : faults ? EXIT_DIFFERS : EXIT_OK;
+    int faults, r = verify(j, 1, &faults, e);
+    *status = faults ? EXIT_DIFFERS : EXIT_OK;
+    return r;
 }
+
+/* ---- replay ---------------------------------------------------------------------------------------------------- */
 
 /* "200 turns: 198 identical, 2 different"; as JSON, one object with the list. */
 static int put_summary(const audit_job *j, int n, const int *count, double max_dlogp, json_t *list, err *e)
 {
     if (j->json)
-        return put_json(json_pack("{s:i, s:i, s:i, s:i, s:i, s:f, s:o}", "turns", n, "identical", count[AUDIT_IDENTICAL],
+        return js_line(json_pack("{s:i, s:i, s:i, s:i, s:i, s:f, s:o}", "turns", n, "identical", count[AUDIT_IDENTICAL],
                                   "within_tolerance", count[AUDIT_WITHIN], "different", count[AUDIT_DIFFERENT], "not_comparable",
                                   count[AUDIT_NOT_COMPARABLE], "max_dlogp", max_dlogp, "exceptions", list), e);
     printf("%d turn%s: %d identical", n, n == 1 ? "" : "s", count[AUDIT_IDENTICAL]);
@@ -174,13 +162,7 @@ static int replay_all(audit_job *j, int *status, err *e)
     double        max_dlogp = 0;
     json_t       *list      = j->json ? json_array() : NULL;
     m.tolerance             = j->tolerance;
-    int r                   = hist_turn_ids(j->h, j->conv ? 0 : j->last, &ids_mem, &id, &n, e);
-    if (r == OK && j->conv) { /* those of one conversation */
-        exchange *x;
-        r = hist_exchanges(j->h, j->conv, &ids_mem, &x, &n, e);
-        for (int i = 0; r == OK && i < n; i++) id[i] = x[i].id;
-        if (r == OK && j->last > 0 && j->last < n) id += n - j->last, n = j->last;
-    }
+    int r                   = audit_chosen_turns(j, &ids_mem, &id, &n, e);
     for (int i = 0; i < n && r == OK; i++) {
         audit_result x;
         arena_reset(&a);
@@ -201,41 +183,117 @@ static int replay_all(audit_job *j, int *status, err *e)
     return r;
 }
 
-static int run_replay(audit_job *j, err *e)
+static int run_replay(audit_job *j, int *status, err *e)
 {
-    int faults = 0, status = EXIT_OK, r = open_db(j, e);
-    if (r == OK) r = verify(j, 0, &faults, e);
-    if (r == OK && faults) return EXIT_DIFFERS; /* the replay of an altered record proves nothing */
-    if (r == OK && j->threads) omp_set_num_threads(j->threads);
-    if (r == OK) r = open_rules(j, e);
-    if (r == OK) r = open_models(j, e);
-    if (r == OK) r = responder_new(&j->r, j->fwd, j->bwd, j->pack, e);
-    if (r == OK) r = replay_all(j, &status, e);
-    return r ? EXIT_FAILED : status;
+    int faults = 0, r = verify(j, 0, &faults, e);
+    *status    = EXIT_DIFFERS;
+    if (r || faults) return r; /* the replay of an altered record proves nothing */
+    r = audit_open_models(j, e);
+    return r == OK ? replay_all(j, status, e) : r;
+}
+
+/* ---- the command ----------------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    int (*run)(audit_job *j, int *status, err *e);
+    int         words, flags; /* words before the database, the subcommand's own included */
+    const char *missing;
+} subs[] = { { "verify", run_verify, 1, HIST_READ, NULL },
+             { "replay", run_replay, 1, HIST_READ, NULL },
+             { "why", audit_run_why, 2, HIST_READ, "a turn: its number, or CONVERSATION:ROW" },
+             { "rules", audit_run_rules, 1, HIST_READ, NULL },
+             { "report", audit_run_report, 1, HIST_READ, NULL },
+             { "sample", audit_run_sample, 1, HIST_READ, NULL } };
+enum { N_SUBS = sizeof subs / sizeof subs[0] };
+
+static int check_words(audit_job *j, int *sub, err *e)
+{
+    char known[120] = "";
+    for (int i = 0; i < N_SUBS; i++)
+        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i == 0 ? "" : i == N_SUBS - 1 ? " or " : ", ", subs[i].name);
+    if (j->n_words == 0) return err_set(e, E_ARG, "what of it? %s", known);
+    for (*sub = 0; *sub < N_SUBS && strcmp(j->words[0], subs[*sub].name) != 0; ++*sub) {}
+    if (*sub == N_SUBS) return err_set(e, E_ARG, "no '%s' here: %s", j->words[0], known);
+    int words = subs[*sub].words;
+    if (j->n_words < words) return err_set(e, E_ARG, "%s wants %s", j->words[0], subs[*sub].missing);
+    if (j->n_words > words + 1) return err_set(e, E_ARG, "'%s': one word too many", j->words[words + 1]);
+    if (words == 2) {
+        int       end = 0, row = 0;
+        long long id = 0;
+        if (sscanf(j->words[1], "%lld%n:%d%n", &id, &end, &row, &end) < 1 || j->words[1][end] || id <= 0 || row < 0 || (strchr(j->words[1], ':') && !row))
+            return err_set(e, E_ARG, "'%s' is no number of a turn, nor CONVERSATION:ROW", j->words[1]);
+        j->turn = id;
+        j->row  = row;
+    }
+    if (j->n_words > words && j->db) return err_set(e, E_ARG, "two databases: '%s' and '%s'", j->words[words], j->db);
+    if (j->n_words > words) j->db = j->words[words];
+    return OK;
+}
+
+static int check_numbers(const audit_job *j, err *e)
+{
+    if (j->last < 0 || j->conv < 0 || j->tolerance < 0) return err_set(e, E_ARG, "--last, --conversation and --tolerance are not negative");
+    if (j->threads < 0 || j->threads > 1024) return err_set(e, E_ARG, "--threads: %d is not 1 to 1024", j->threads);
+    if (j->candidate < -1) return err_set(e, E_ARG, "--candidate: they are numbered from 0");
+    if (j->top < 1 || j->top > 1000) return err_set(e, E_ARG, "--top: %d is not 1 to 1000", j->top);
+    if (j->n_sample < -1 || j->n_sample > 100000) return err_set(e, E_ARG, "-n: %d is not 0 to 100000", j->n_sample);
+    return open_check(&j->names, e);
+}
+
+/* What a subcommand cannot do without, and what excludes what. */
+static int check_needs(audit_job *j, err *e)
+{
+    int report = strcmp(j->words[0], "report") == 0, sample = strcmp(j->words[0], "sample") == 0;
+    int ways   = (j->export != NULL) + (j->import != NULL) + j->agreement;
+    if (j->n_sample < 0) j->n_sample = report ? 12 : 50;
+    if (report && !j->out) return err_set(e, E_ARG, "report wants a page to write: -o PAGE.html, or -o - for stdout");
+    if (ways > 1) return err_set(e, E_ARG, "--export, --import and --agreement exclude one another");
+    if (sample && !j->export && !j->agreement && (!j->reader || !j->reader[0])) return err_set(e, E_ARG, "sample wants to know who reads: --reader NAME");
+    return OK;
 }
 
 int cmd_audit(int argc, char **argv, err *e)
 {
-    static const char usage[] = "audit verify [DB] | audit replay [DB]  [options]",
-                      about[] = "verify recomputes every hash of the record. replay answers the stored lines again, with their stored\n"
-                                "context, options and seed, and compares everything to the bit. Exit status 3: something differs.";
-    audit_job    j            = { .tolerance = 0.01 };
+    static const char usage[] = "audit verify | replay | why TURN | rules | report -o PAGE | sample  [DB] [options]",
+                      about[] =
+                          "verify   recompute every hash of the record (a tail that was cut off shows in duet history head --check)\n"
+                          "replay   answer the stored lines again, with their context, options and seed, and compare everything to the bit\n"
+                          "why      one exchange (TURN, or CONVERSATION:ROW): candidates, scores, verdicts, other choices, what the sampler saw at each step\n"
+                          "rules    judge the stored texts by other rules: what would be blocked now, what no longer\n"
+                          "report   a page in HTML: the chain, volume, rules, faults, scores, times, the longest conversations, samples\n"
+                          "sample   replies at random for a person to judge; judgments are kept in the store; how far readers agree\n"
+                          "DB is the store (also --db FILE). Exit status 3: something differs.";
+    audit_job    j            = { .tolerance = 0.01, .candidate = -1, .top = 5, .n_sample = -1, .seed = 1, .names.prefix = DUET_PREFIX };
     const option list[]       = {
         { "--db", OPT_STR, &j.db, "FILE", "the store; default: duet/history.db in the user's data folder" },
-        { "--json", OPT_FLAG, &j.json, NULL, "one object" },
-        { "replay", OPT_GROUP, NULL, NULL, NULL },
-        { "--last", OPT_INT, &j.last, "N", "only the last N exchanges" },
+        { "--json", OPT_FLAG, &j.json, NULL, "for machines" },
+        { "which exchanges", OPT_GROUP, NULL, NULL, NULL },
+        { "--last", OPT_INT, &j.last, "N", "only the last N" },
         { "--conversation", OPT_LONG, &j.conv, "ID", "only those of one conversation" },
-        { "--models", OPT_STR2, j.models, "FWD BWD", "the forward and the backward model; - = none" },
-        { "--model", OPT_STR, &j.model, "FWD", "a forward model alone" },
-        { "--name", OPT_STR, &j.name, "NAME", "the pair NAME-forward.gguf, NAME-backward.gguf that came with the program" },
-        { "--rules", OPT_STRS, &j.rules, "PACK", "a rule file or a folder of them, again and again; default: those of the program" },
-        { "--no-rules", OPT_FLAG, &j.no_rules, NULL, "for a record that was made without rules" },
-        { "--tolerance", OPT_DOUBLE, &j.tolerance, "X", "of log-probs, where the arithmetic was another (default 0.01)" },
+        { "models and rules", OPT_GROUP, NULL, NULL, NULL },
+        OPEN_OPTIONS(j.names),
         { "--threads", OPT_INT, &j.threads, "N", "threads; never changes a result" },
+        { "replay", OPT_GROUP, NULL, NULL, NULL },
+        { "--tolerance", OPT_DOUBLE, &j.tolerance, "X", "of log-probs, where the arithmetic was another (default 0.01)" },
+        { "why", OPT_GROUP, NULL, NULL, NULL },
+        { "--candidate", OPT_INT, &j.candidate, "K", "the steps of candidate K; default: of the one that was chosen" },
+        { "--top", OPT_INT, &j.top, "K", "the K likeliest tokens at each step (default 5)" },
+        { "--per-token", OPT_FLAG, &j.per_token, NULL, "scores per token beside the sums" },
+        { "--no-replay", OPT_FLAG, &j.no_replay, NULL, "from the record alone: no models are opened, no steps shown" },
+        { "rules", OPT_GROUP, NULL, NULL, NULL },
+        { "--with", OPT_STRS, &j.with, "PACK", "the other rules, a file or a folder, again and again; default: the program's own of today" },
+        { "report and sample", OPT_GROUP, NULL, NULL, NULL },
+        { "--out,-o", OPT_STR, &j.out, "PAGE", "report: where the page goes; - = stdout" },
+        { "-n", OPT_INT, &j.n_sample, "N", "exchanges in the sample (default: report 12, sample 50)" },
+        { "--seed", OPT_U64, &j.seed, "S", "of the sample (default 1); the same seed shows all readers the same" },
+        { "--reader", OPT_STR, &j.reader, "NAME", "sample: who judges" },
+        { "--export", OPT_STR, &j.export, "FILE", "sample: as a table (CSV) to be filled in; - = stdout" },
+        { "--import", OPT_STR, &j.import, "FILE", "sample: the labels of such a table, as judgments of --reader" },
+        { "--agreement", OPT_FLAG, &j.agreement, NULL, "sample: rates by label, Cohen's kappa, Krippendorff's alpha, where readers differ" },
         { NULL, 0, NULL, NULL, NULL },
     };
-    int r = options_parse(list, argc, argv, j.word, 2, &j.n_words, e);
+    int sub = 0, status = EXIT_OK, r = options_parse(list, argc, argv, j.words, 4, &j.n_words, e);
     if (r == OPTIONS_HELP) {
         buf b = { 0 };
         options_help(&b, usage, about, list);
@@ -243,18 +301,12 @@ int cmd_audit(int argc, char **argv, err *e)
         buf_free(&b);
         return EXIT_OK;
     }
-    if (r == OK && j.n_words == 0) r = err_set(e, E_ARG, "what of it? verify or replay");
-    int is_replay = r == OK && strcmp(j.word[0], "replay") == 0;
-    if (r == OK && !is_replay && strcmp(j.word[0], "verify") != 0) r = err_set(e, E_ARG, "no '%s' here: verify or replay", j.word[0]);
-    if (r == OK && j.n_words > 1 && j.db) r = err_set(e, E_ARG, "two databases: '%s' and '%s'", j.word[1], j.db);
-    if (r == OK && (j.models[0] != NULL) + (j.model != NULL) + (j.name != NULL) > 1)
-        r = err_set(e, E_ARG, "--models, --model and --name exclude one another");
-    if (r == OK && j.no_rules && j.rules.n) r = err_set(e, E_ARG, "--rules and --no-rules exclude one another");
-    if (r == OK && (j.last < 0 || j.conv < 0 || j.tolerance < 0))
-        r = err_set(e, E_ARG, "--last, --conversation and --tolerance are not negative");
-    if (r == OK && (j.threads < 0 || j.threads > 1024)) r = err_set(e, E_ARG, "--threads: %d is not 1 to 1024", j.threads);
+    if (r == OK) r = check_words(&j, &sub, e);
+    if (r == OK) r = check_numbers(&j, e);
+    if (r == OK) r = check_needs(&j, e);
     if (r) return EXIT_USAGE;
-    int status = is_replay ? run_replay(&j, e) : run_verify(&j, e);
+    r = cmd_open_db(j.db, subs[sub].flags, &j.h, e);
+    if (r == OK) r = subs[sub].run(&j, &status, e);
     job_close(&j);
-    return status;
+    return r ? EXIT_FAILED : status;
 }

@@ -2,6 +2,6 @@
 #include "eval/commands.h"
 
 const command eval_commands[] = {
-    { "audit", cmd_audit, "check the record: every hash, or every reply again" },
+    { "audit", cmd_audit, "check, explain, judge again and report what is stored" },
     { NULL, NULL, NULL },
 };

@@ -1,101 +1,11 @@
 /* audit: a true record replays to the bit, with two small random models and real rules; every single change of what comes out
  * is seen and named; what cannot be compared is said to be so, not passed. */
-#include "tests/dialog/records.h"
+#include "tests/eval/world.h"
 
 #include "eval/audit.h"
-#include "models/ops.h"
+#include "models/linear.h"
 
 #include <omp.h>
-
-/* ---- a small world ---------------------------------------------------------------------------------------------- */
-
-static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n你\n好\n我\n是\n谁\n吗\n的\n天\n气\n很\n不\n错\n吃\n饭\n了\n想\n去\n看\n电\n影\n和\n，\n。\n？\n";
-static const char rules_text[] = "[rule t.block]\ncategory: test\nwhere: user\naction: block\npattern: 影\nmessage zh: 不聊这个\nmessage en: not that\n"
-                                 "[rule t.red]\ncategory: test\nwhere: both\naction: redact\npattern: 谁\nlabel zh: 略\nlabel en: x\n"
-                                 "[rule t.flag]\ncategory: test\nwhere: both\naction: flag\npattern: 天\n"
-                                 "[rule t.reply]\ncategory: test\nwhere: reply\naction: block\npattern: 错\nmessage zh: x\nmessage en: y\n";
-static gpt2   *fwd, *bwd;
-static safety *rules;
-
-static gpt2 *new_model(const char *name, uint64_t seed, int role)
-{
-    const char  *words = in_dir("vocab.txt"), *path = in_dir(name);
-    tokenizer   *t;
-    gpt2_tensor *list;
-    gpt2        *m;
-    size_t       n;
-    spit(words, vocab, sizeof vocab - 1);
-    OKAY(tokenizer_open_wordpiece(&t, words, 1, &e));
-    gpt2_config c = { .n_vocab = tokenizer_size(t), .n_ctx = 64, .n_embd = 16, .n_head = 2, .n_layer = 2, .n_inner = 64, .eps = 1e-5f, .act = ACT_GELU_NEW,
-                      .scale_attn = 1, .tied = 1 };
-    assert_true(gpt2_tensors(&c, &list, &n, &e) > 0);
-    free(list);
-    float *slab = calloc(n, sizeof *slab);
-    for (size_t i = 0; i < n; i++) slab[i] = (float)(0.5 * rng_normal(seed, 0, i)); /* wide enough that draws differ */
-    gpt2_meta meta = { .fmt = { FORMAT_CLS_SEP, tokenizer_specials(t).bos, tokenizer_specials(t).eos }, .role = role, .name = "tiny" };
-    OKAY(gpt2_save(path, &c, slab, t, &meta, NULL, &e));
-    free(slab);
-    tokenizer_close(t);
-    OKAY(gpt2_open(&m, path, &e));
-    return m;
-}
-
-static int make_world(void **s)
-{
-    (void)s;
-    const char *p = in_dir("test.rules");
-    fwd           = new_model("fwd.gguf", 1, ROLE_FORWARD);
-    bwd           = new_model("bwd.gguf", 2, ROLE_BACKWARD);
-    spit(p, rules_text, sizeof rules_text - 1);
-    OKAY(safety_open(&rules, &p, 1, &e));
-    return 0;
-}
-static int drop_world(void **s)
-{
-    safety_close(rules);
-    gpt2_close(fwd);
-    gpt2_close(bwd);
-    return drop_folder(s);
-}
-
-/* One line answered and stored, as chat does it. */
-static int64_t talk(history *h, responder *r, int64_t conv, const char *line, const respond_opts *o)
-{
-    arena   a = { 0 };
-    turn   *t;
-    reply   rep;
-    int     n;
-    int64_t id;
-    OKAY(hist_turns(h, conv, 0, &a, &t, &n, &e));
-    OKAY(respond(r, t, n, str_of(line), o, &a, &rep, &e));
-    OKAY(hist_append(h, conv, &rep, o, STR("2026-11-24T15:04:05Z"), 0.1, &id, &e));
-    arena_free(&a);
-    return id;
-}
-
-/* A conversation with everything in it.  Rows: 1 model, 2 refused, 3 redacted line, 4 model, 5 undo of 4, 6 model in another
- * mode, 7 model, 8 a line without a word the models know (stock). */
-static int64_t make_talk(history *h, responder *r, int64_t id[9])
-{
-    int64_t      conv;
-    respond_opts o = respond_defaults();
-    o.n_cand       = 8;
-    o.max_new      = 8;
-    o.seed         = 4711;
-    OKAY(hist_new(h, STR(""), &conv, &e));
-    id[1] = talk(h, r, conv, "你好吗", &o);
-    id[2] = talk(h, r, conv, "我想看电影", &o);
-    id[3] = talk(h, r, conv, "你是谁", &o);
-    o.seed++;
-    id[4] = talk(h, r, conv, "天气不错", &o);
-    OKAY(hist_undo(h, conv, STR("2026-11-24T15:04:06Z"), NULL, &e));
-    o.mode = MODE_SAMPLED;
-    id[6]  = talk(h, r, conv, "天气很好", &o);
-    o.mode = MODE_JOINT;
-    id[7]  = talk(h, r, conv, "吃饭了吗", &o);
-    id[8]  = talk(h, r, conv, "   ", &o);
-    return conv;
-}
 
 static audit_result replay(history *h, int64_t id, const audit_machine *m)
 {
@@ -156,7 +66,9 @@ typedef struct {
     audit_models  real;
     audit_machine m;
     int           bend, at; /* at: the candidate */
-    double        shift;    /* of scores, in score() */
+    double        shift;    /* of a score, in given() */
+    int           given_bend;
+    responder    *other;    /* that answers in given() */
 } bender;
 
 static int bent_respond(void *ctx, const turn *hist, int n, str user, const respond_opts *o, arena *a, reply *out, err *er)
@@ -198,12 +110,17 @@ static int bent_respond(void *ctx, const turn *hist, int n, str user, const resp
     }
     return OK;
 }
-static int bent_score(void *ctx, const turn *turns, int n, candidate *cand, int n_cand, const respond_opts *o, err *er)
+static int bent_given(void *ctx, const turn *hist, int n, str user, const respond_opts *o, const candidate *cand, arena *a, reply *out, err *er)
 {
     bender *b = ctx;
-    int     r = respond_score(b->real.r, turns, n, cand, n_cand, o, er);
-    for (int k = 0; k < n_cand; k++) cand[k].fwd += k == b->at ? b->shift : 0;
-    return r;
+    int     r = respond_given(b->other ? b->other : b->real.r, hist, n, user, o, cand, a, out, er);
+    if (r || !out->n) return r;
+    if (b->shift != 0) out->cand[b->at].fwd += b->shift;
+    if (b->given_bend == B_CTEXT) out->cand[b->at].text = STR("x");
+    if (b->given_bend == B_CVERDICT) out->cand[b->at].v.rule++;
+    if (b->given_bend == B_FATE) out->cand[b->at].fate ^= 1;
+    if (b->given_bend == B_PROMPT) out->prompt_digest[5] ^= 1;
+    return OK;
 }
 static int bent_redacts(void *ctx, int rule) { return safety_rule_at(((bender *)ctx)->real.rules, rule)->action == RULE_REDACT; }
 
@@ -214,7 +131,7 @@ static void bender_open(bender *b)
     b->m         = audit_machine_of(&b->real);
     b->m.ctx     = b;
     b->m.respond = bent_respond;
-    b->m.score   = bent_score;
+    b->m.given   = bent_given;
     b->m.redacts = bent_redacts;
 }
 
@@ -262,7 +179,7 @@ static void other_arithmetic_is_scored_again(void **s)
         audit_result a = replay(h, id[i], &b.m);
         assert_int_equal(a.result, AUDIT_WITHIN);
         assert_true(a.n_compared > 0);
-        /* The same arithmetic in truth, but other batches: respond() scores what it draws step by step, respond_score all at
+        /* The same arithmetic in truth, but other batches: respond() scores what it draws step by step, respond_given all at
          * once.  Row-invariant, so no bit differs. */
         assert_true(a.max_dlogp == 0);
     }
@@ -274,6 +191,108 @@ static void other_arithmetic_is_scored_again(void **s)
     wants(h, id[1], &b.m, AUDIT_WITHIN, "another arithmetic");
     wants(h, id[2], &b.m, AUDIT_IDENTICAL, ""); /* a refusal needs no arithmetic */
     wants(h, id[8], &b.m, AUDIT_NOT_COMPARABLE, "no scores");
+    /* What is no score has no tolerance. */
+    static const int         bends[] = { B_CTEXT, B_CVERDICT, B_FATE, B_PROMPT };
+    static const char *const words[] = { "text", "verdict", "fate", "prompt" };
+    b.shift                          = 0;
+    for (int i = 0; i < 4; i++) {
+        b.given_bend = bends[i];
+        wants(h, id[1], &b.m, AUDIT_DIFFERENT, words[i]);
+    }
+    responder_free(b.real.r);
+    hist_close(h);
+}
+
+/* A record whose hashes are right again (here: nobody looks at them) but that says another thing was chosen, or said. */
+static void a_false_choice_is_seen(void **s)
+{
+    (void)s;
+    static const char *const lies[] = { "UPDATE turn SET chosen=(chosen+1)%%8 WHERE id=%lld", "UPDATE turn SET reply_text='我很好' WHERE id=%lld",
+                                        "UPDATE candidate SET score=score+0.005 WHERE turn=%lld AND k=(SELECT chosen FROM turn WHERE id=turn)" };
+    for (int i = 0; i < 3; i++) {
+        const char *path = in_dir("lie.db");
+        history    *h    = open_new(path);
+        bender      b;
+        int64_t     id[9];
+        bender_open(&b);
+        make_talk(h, b.real.r, id);
+        hist_close(h);
+        assert_int_equal(raw(path, lies[i], (long long)id[1]), 1);
+        OKAY(hist_open(&h, path, HIST_READ, &e));
+        wants(h, id[1], &b.m, AUDIT_DIFFERENT, i == 2 ? "score" : "");
+        b.bend = B_NUMERICS;
+        /* A score that lies within the tolerance is not what mode mmi ranks by, bwd; the ranking makes it anew and sees nothing. */
+        wants(h, id[1], &b.m, i == 2 ? AUDIT_WITHIN : AUDIT_DIFFERENT, "arithmetic");
+        b.m.tolerance = 0.004;
+        wants(h, id[1], &b.m, AUDIT_DIFFERENT, "arithmetic");
+        responder_free(b.real.r);
+        hist_close(h);
+    }
+}
+
+/* Arithmetic that really differs: the same weights through half precision.  And none that does: the paths of this processor. */
+static gpt2 *half(const char *from, const char *name)
+{
+    gguf        *g;
+    gpt2_config  c;
+    gpt2_meta    meta;
+    gpt2_tensor *list;
+    tokenizer   *t;
+    gpt2        *m;
+    size_t       n;
+    OKAY(gguf_open(&g, from, &e));
+    OKAY(gpt2_read_config(g, &c, &e));
+    OKAY(tokenizer_from_gguf(&t, g, &e));
+    OKAY(gpt2_read_meta(g, t, &meta, &e));
+    int          n_t   = gpt2_tensors(&c, &list, &n, &e);
+    float       *slab  = calloc(n, sizeof *slab);
+    int         *types = calloc((size_t)n_t, sizeof *types);
+    OKAY(gpt2_read_slab(g, &c, slab, &e));
+    for (int i = 0; i < n_t; i++) types[i] = list[i].vector || strstr(list[i].hf, "wpe") ? GT_F32 : GT_F16;
+    OKAY(gpt2_save(in_dir(name), &c, slab, t, &meta, types, &e));
+    OKAY(gpt2_open(&m, in_dir(name), &e));
+    free(types);
+    free(slab);
+    free(list);
+    tokenizer_close(t);
+    gguf_close(g);
+    return m;
+}
+
+static void paths_and_precisions(void **s)
+{
+    (void)s;
+    history *h = open_new(in_dir("paths.db"));
+    bender   b;
+    int64_t  id[9];
+    double   most = 0;
+    bender_open(&b);
+    make_talk(h, b.real.r, id);
+    for (int path = LINEAR_C; path < LINEAR_BEST; path++) {
+        if (linear_force_path(path)) continue; /* not on this processor */
+        for (int i = 1; i <= 8; i++)
+            if (i != 5) wants(h, id[i], &b.m, AUDIT_IDENTICAL, "");
+    }
+    assert_int_equal(linear_force_path(LINEAR_BEST), OK);
+
+    gpt2 *f = half(in_dir("fwd.gguf"), "fwd16.gguf"), *w = half(in_dir("bwd.gguf"), "bwd16.gguf");
+    OKAY(responder_new(&b.other, f, w, rules, &e));
+    b.bend        = B_NUMERICS;
+    b.m.tolerance = 1;
+    for (int i = 1; i <= 7; i++) {
+        if (i == 2 || i == 5) continue;
+        audit_result x = replay(h, id[i], &b.m);
+        assert_int_equal(x.result, AUDIT_WITHIN);
+        if (x.max_dlogp > most) most = x.max_dlogp;
+        assert_true(x.max_dlogp > 0);
+        b.m.tolerance = x.max_dlogp * .99;
+        wants(h, id[i], &b.m, AUDIT_DIFFERENT, "candidate");
+        b.m.tolerance = 1;
+    }
+    assert_true(most < 0.3); /* 0.5-sized weights, eight tokens: relative steps of 2^-11 */
+    responder_free(b.other);
+    gpt2_close(f);
+    gpt2_close(w);
     responder_free(b.real.r);
     hist_close(h);
 }
@@ -362,6 +381,8 @@ int main(void)
         cmocka_unit_test(a_true_record_replays),
         cmocka_unit_test(every_difference_is_seen),
         cmocka_unit_test(other_arithmetic_is_scored_again),
+        cmocka_unit_test(a_false_choice_is_seen),
+        cmocka_unit_test(paths_and_precisions),
         cmocka_unit_test(what_cannot_be_compared),
         cmocka_unit_test(faults_are_listed),
     };

@@ -1,0 +1,182 @@
+/* variety: see variety.h. */
+#include "eval/variety.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "eval/overlap.h"
+
+static int no_memory(err *e) { return err_set(e, E_NOMEM, "out of memory for n-grams"); }
+
+/* ---- distinct and entropy -------------------------------------------------------------------------------------- */
+
+int variety_grams_new(variety_grams *g, const word_lines *w, err *e)
+{
+    ngrams *t = ngrams_new();
+    int     r = t ? OK : no_memory(e);
+    *g        = (variety_grams){ .n = w->n };
+    for (int k = 0; k < VARIETY_ENTROPY && r == OK; k++) {
+        g->at[k]   = calloc((size_t)w->n + 1, sizeof *g->at[k]);
+        g->node[k] = malloc((w->at[w->n] + 1) * sizeof *g->node[k]);
+        if (!g->at[k] || !g->node[k]) r = no_memory(e);
+    }
+    size_t n[VARIETY_ENTROPY] = { 0 };
+    for (int i = 0; i < w->n && r == OK; i++) {
+        for (int from = 0, len = word_count(w, i); from < len && r == OK; from++)
+            for (int k = 0, node = 0; k < VARIETY_ENTROPY && from + k < len && r == OK; k++) {
+                r = ngrams_add(t, node, word_ids(w, i)[from + k], &node, e);
+                g->node[k][n[k]++] = node;
+            }
+        for (int k = 0; k < VARIETY_ENTROPY; k++) g->at[k][i + 1] = n[k];
+    }
+    if (t) g->nodes = ngrams_size(t);
+    ngrams_free(t);
+    if (r) variety_grams_free(g);
+    return r;
+}
+
+void variety_grams_free(variety_grams *g)
+{
+    for (int k = 0; k < VARIETY_ENTROPY; k++) {
+        free(g->at[k]);
+        free(g->node[k]);
+    }
+    *g = (variety_grams){ 0 };
+}
+
+void variety_count(const variety_grams *g, const int *times, int *count, variety *v)
+{
+    *v = (variety){ 0 };
+    for (int k = 0; k < VARIETY_ENTROPY; k++) {
+        double all = 0, kinds = 0, sum = 0;
+        for (int i = 0; i < g->n; i++) {
+            int t = times ? times[i] : 1;
+            if (t == 0) continue;
+            for (size_t p = g->at[k][i]; p < g->at[k][i + 1]; p++) {
+                kinds += count[g->node[k][p]] == 0;
+                count[g->node[k][p]] += t;
+                all += t;
+            }
+        }
+        for (int i = 0; i < g->n; i++) /* in the order of first appearance: every machine adds alike */
+            for (size_t p = g->at[k][i]; p < g->at[k][i + 1]; p++) {
+                int c = count[g->node[k][p]];
+                if (c) sum -= c / all * (log(c) - log(all));
+                count[g->node[k][p]] = 0;
+            }
+        if (k < VARIETY_DISTINCT) v->distinct[k] = all > 0 ? kinds / all : 0;
+        v->entropy[k] = sum;
+        if (k == 0) v->tokens = all;
+    }
+}
+
+/* ---- repetition and generic replies ---------------------------------------------------------------------------- */
+
+int variety_repeats(const int *w, int n)
+{
+    for (int i = 0; i + 2 < n; i++) {
+        if (w[i] == w[i + 1] && w[i] == w[i + 2]) return 1;
+        for (int j = i + 1; j + 2 < n; j++)
+            if (memcmp(w + i, w + j, 3 * sizeof *w) == 0) return 1;
+    }
+    return 0;
+}
+
+int variety_generic(const word_lines *w, const int *lower, unsigned char *generic, err *e)
+{
+    ngrams *t    = ngrams_new(); /* a whole reply is one node */
+    int    *node = calloc((size_t)w->n + 1, sizeof *node), *count = NULL, r = t && node ? OK : no_memory(e);
+    for (int i = 0; i < w->n && r == OK; i++)
+        for (int k = 0; k < word_count(w, i) && r == OK; k++) r = ngrams_add(t, node[i], lower[word_ids(w, i)[k]], &node[i], e);
+    if (r == OK && !(count = calloc((size_t)ngrams_size(t), sizeof *count))) r = no_memory(e);
+    for (int i = 0; i < w->n && r == OK; i++) count[node[i]]++;
+    for (int i = 0; i < w->n && r == OK; i++) generic[i] = count[node[i]] >= 3 && 100.0 * count[node[i]] >= w->n;
+    ngrams_free(t);
+    free(node);
+    free(count);
+    return r;
+}
+
+/* ---- self-BLEU ------------------------------------------------------------------------------------------------- */
+
+/* Of each n-gram: the two replies that have it most often.  A reply's own n-grams are clipped by the other one's count. */
+typedef struct {
+    int first, second, who; /* counts; who has `first` */
+} top_two;
+
+static int by_length(const void *a, const void *b)
+{
+    int x = *(const int *)a, y = *(const int *)b;
+    return (x > y) - (x < y);
+}
+
+/* Nearest to n among the lengths of all others; the shorter of two as near.  sorted (m,) holds n itself once for the reply. */
+static int nearest_length(const int *sorted, int m, int n)
+{
+    int lo = 0, hi = m;
+    while (lo < hi) {
+        int mid = lo + (hi - lo) / 2;
+        if (sorted[mid] < n) lo = mid + 1;
+        else hi = mid;
+    }
+    if (lo + 1 < m && sorted[lo + 1] == n) return n; /* another one of this length */
+    int below = lo > 0 ? sorted[lo - 1] : -1, above = lo + 1 < m ? sorted[lo + 1] : -1;
+    if (below < 0) return above < 0 ? 0 : above;
+    return above < 0 || n - below <= above - n ? below : above;
+}
+
+static void self_one(const variety_grams *g, const top_two *top, int i, int *here, overlap *o)
+{
+    for (int k = 0; k < VARIETY_ENTROPY; k++) {
+        o->total[k] = (double)(g->at[k][i + 1] - g->at[k][i]);
+        for (size_t p = g->at[k][i]; p < g->at[k][i + 1]; p++) {
+            int node = g->node[k][p], most = top[node].who == i ? top[node].second : top[node].first;
+            if (here[node] < most) here[node]++, o->match[k]++;
+        }
+        for (size_t p = g->at[k][i]; p < g->at[k][i + 1]; p++) here[g->node[k][p]] = 0;
+    }
+}
+
+static void count_top(const variety_grams *g, int *here, top_two *top)
+{
+    for (int i = 0; i < g->n; i++)
+        for (int k = 0; k < VARIETY_ENTROPY; k++) {
+            for (size_t p = g->at[k][i]; p < g->at[k][i + 1]; p++) here[g->node[k][p]]++;
+            for (size_t p = g->at[k][i]; p < g->at[k][i + 1]; p++) {
+                int      node = g->node[k][p], c = here[node];
+                top_two *t = &top[node];
+                if (c > t->first) *t = (top_two){ c, t->first, i };
+                else if (c > t->second) t->second = c;
+                here[node] = 0;
+            }
+        }
+}
+
+int variety_self_bleu(const word_lines *w, double *self_bleu, err *e)
+{
+    variety_grams g;
+    int           r = variety_grams_new(&g, w, e), *here = NULL, *len = NULL;
+    top_two      *top = NULL;
+    if (r) return r;
+    here = calloc((size_t)g.nodes + 1, sizeof *here);
+    top  = calloc((size_t)g.nodes + 1, sizeof *top);
+    len  = malloc(((size_t)w->n + 1) * sizeof *len);
+    if (!here || !top || !len) r = no_memory(e);
+    if (r == OK) {
+        for (int i = 0; i < g.nodes; i++) top[i].who = -1;
+        for (int i = 0; i < w->n; i++) len[i] = word_count(w, i);
+        qsort(len, (size_t)w->n, sizeof *len, by_length);
+        count_top(&g, here, top);
+    }
+    for (int i = 0; i < w->n && r == OK; i++) {
+        overlap o = { .words = word_count(w, i), .closest = nearest_length(len, w->n, word_count(w, i)) };
+        self_one(&g, top, i, here, &o);
+        self_bleu[i] = w->n > 1 ? bleu_sentence(&o, 4) : 0;
+    }
+    free(here);
+    free(top);
+    free(len);
+    variety_grams_free(&g);
+    return r;
+}

@@ -4,6 +4,7 @@
 
 #include "models/options.h"
 
+int cmd_eval(int argc, char **argv, err *e);  /* eval_commands.c */
 int cmd_audit(int argc, char **argv, err *e); /* audit_commands.c */
 
 #endif

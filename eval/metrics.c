@@ -45,7 +45,6 @@ void metric_rows_free(metric_rows *m)
     free(m->repeats);
     free(m->generic);
     free(m->self_bleu);
-    free(m->count);
     variety_grams_free(&m->grams);
     *m = (metric_rows){ 0 };
 }
@@ -71,20 +70,28 @@ static int reference_rows(metric_rows *m, const word_lines *h, const word_lines 
     return got;
 }
 
-int metric_rows_new(metric_rows *m, const str *hyp, int n, const str *ref, const int *ref_at, int kind, err *e)
+void metric_space_free(metric_space *s)
 {
-    lexicon   *l = lexicon_new();
+    lexicon_free(s->words);
+    ngrams_free(s->grams);
+    *s = (metric_space){ 0 };
+}
+
+int metric_rows_new(metric_rows *m, metric_space *s, const str *hyp, int n, const str *ref, const int *ref_at, int kind, err *e)
+{
+    if (!s->words) s->words = lexicon_new();
+    if (!s->grams) s->grams = ngrams_new();
+    lexicon   *l = s->words;
     word_lines h = { 0 }, r = { 0 };
     int       *lower = NULL, *stem = NULL;
     *m      = (metric_rows){ .n = n, .has_refs = ref_at != NULL, .tokenise = kind };
-    int got = l ? allocate(m, e) : no_memory(e);
+    int got = l && s->grams ? allocate(m, e) : no_memory(e);
     if (got == OK) got = word_lines_new(&h, l, hyp, n, kind, -1, e);
     if (got == OK && ref_at) got = word_lines_new(&r, l, ref, ref_at[n], kind, -1, e);
     if (got == OK) got = lexicon_forms(l, &lower, &stem, e);
     if (got == OK && ref_at) got = reference_rows(m, &h, &r, ref_at, lower, stem, e);
     if (got == OK && ref_at) got = mteval_rows(m, hyp, ref, ref_at, e);
-    if (got == OK) got = variety_grams_new(&m->grams, &h, e);
-    if (got == OK && !(m->count = calloc((size_t)m->grams.nodes + 1, sizeof *m->count))) got = no_memory(e);
+    if (got == OK) got = variety_grams_new(&m->grams, &h, s->grams, e);
     if (got == OK) got = variety_generic(&h, lower, m->generic, e);
     if (got == OK) got = variety_self_bleu(&h, m->self_bleu, e);
     for (int i = 0; i < n && got == OK; i++) {
@@ -98,10 +105,35 @@ int metric_rows_new(metric_rows *m, const str *hyp, int n, const str *ref, const
     word_lines_free(&r);
     free(lower);
     free(stem);
-    lexicon_free(l);
     if (got) metric_rows_free(m);
     return got;
 }
+
+#define JOIN(field)                                                              \
+    do {                                                                         \
+        memcpy(m->field, a->field, (size_t)a->n * sizeof *m->field);             \
+        memcpy(m->field + a->n, b->field, (size_t)b->n * sizeof *m->field);      \
+    } while (0)
+
+int metric_rows_join(metric_rows *m, const metric_rows *a, const metric_rows *b, err *e)
+{
+    *m      = (metric_rows){ .n = a->n + b->n, .has_refs = a->has_refs, .tokenise = a->tokenise, .refs_min = a->refs_min, .refs_max = a->refs_max };
+    int got = allocate(m, e);
+    if (got == OK) got = variety_grams_join(&m->grams, &a->grams, &b->grams, e);
+    if (got) {
+        metric_rows_free(m);
+        return got;
+    }
+    JOIN(plain);
+    JOIN(mteval);
+    JOIN(sentence);
+    JOIN(words);
+    JOIN(repeats);
+    JOIN(generic);
+    JOIN(self_bleu);
+    return OK;
+}
+#undef JOIN
 
 static void score_references(const metric_rows *m, const int *times, double lines, double *out)
 {
@@ -127,7 +159,7 @@ static void score_references(const metric_rows *m, const int *times, double line
     for (int k = 0; k < 5; k++) out[METRIC_METEOR + k] = lines > 0 ? sum[k] / lines : 0;
 }
 
-void metric_rows_score(const metric_rows *m, const int *times, int which, double *out)
+void metric_rows_score(const metric_rows *m, const int *times, int which, int *count, double *out)
 {
     double lines = 0, words = 0, repeats = 0, generic = 0, empty = 0, self = 0;
     for (int k = 0; k < METRICS; k++) out[k] = NAN;
@@ -151,10 +183,17 @@ void metric_rows_score(const metric_rows *m, const int *times, int which, double
     }
     if (which & METRIC_VARIETY) {
         variety v;
-        variety_count(&m->grams, times, m->count, &v);
+        variety_count(&m->grams, times, count, &v);
         memcpy(out + METRIC_DISTINCT1, v.distinct, sizeof v.distinct);
         memcpy(out + METRIC_ENTROPY1, v.entropy, sizeof v.entropy);
     }
+}
+
+int *metric_rows_scratch(const metric_rows *m, err *e)
+{
+    int *count = calloc((size_t)m->grams.nodes + 1, sizeof *count);
+    if (!count) no_memory(e);
+    return count;
 }
 
 int metric_signature(const metric_rows *m, buf *out)

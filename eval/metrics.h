@@ -44,16 +44,26 @@ typedef struct {
     unsigned char   *repeats, *generic; /* (n,) */
     double          *self_bleu;      /* (n,) */
     variety_grams    grams;
-    int             *count;          /* (grams.nodes,) scratch, 0 */
     int              tokenise, refs_min, refs_max; /* references of a line */
 } metric_rows;
+/* What systems that are compared share: words and n-grams have the same numbers in all of them.  Zero-initialise. */
+typedef struct {
+    lexicon *words;
+    ngrams  *grams;
+} metric_space;
+void metric_space_free(metric_space *s);
 /* hyp (n,); ref: the references of line i are ref[ref_at[i]] … ref[ref_at[i + 1] - 1], at least one; ref_at NULL: there are none. */
-int  metric_rows_new(metric_rows *m, const str *hyp, int n, const str *ref, const int *ref_at, int tokenise, err *e);
+int  metric_rows_new(metric_rows *m, metric_space *s, const str *hyp, int n, const str *ref, const int *ref_at, int tokenise, err *e);
+/* The lines of a, then those of b, each with what it is in its own system (generic, self-BLEU); a and b are of one space and have the same
+ * references. */
+int  metric_rows_join(metric_rows *m, const metric_rows *a, const metric_rows *b, err *e);
 void metric_rows_free(metric_rows *m);
 
 enum { METRIC_SUMS = 1, METRIC_VARIETY = 2 }; /* which are wanted; the others become NaN */
-/* out (METRICS,): the metrics of the lines, line i counted times[i] times (NULL: once).  NaN: not defined without references. */
-void metric_rows_score(const metric_rows *m, const int *times, int which, double *out);
+/* out (METRICS,): the metrics of the lines, line i counted times[i] times (NULL: once).  NaN: not defined without references.  count
+ * (m->grams.nodes,): scratch, all 0 before and after; calls with scratch of their own may run at once. */
+void metric_rows_score(const metric_rows *m, const int *times, int which, int *count, double *out);
+int *metric_rows_scratch(const metric_rows *m, err *e); /* such scratch, for free() */
 
 /* One line: everything that must be the same for a number to be the same. */
 int metric_signature(const metric_rows *m, buf *out);

@@ -11,11 +11,46 @@ static int no_memory(err *e) { return err_set(e, E_NOMEM, "out of memory for n-g
 
 /* ---- distinct and entropy -------------------------------------------------------------------------------------- */
 
-int variety_grams_new(variety_grams *g, const word_lines *w, err *e)
+static void fill_logarithms(variety_grams *g)
 {
-    ngrams *t = ngrams_new();
-    int     r = t ? OK : no_memory(e);
-    *g        = (variety_grams){ .n = w->n };
+    for (int c = 1; c < (int)(sizeof g->c_ln_c / sizeof *g->c_ln_c); c++) g->c_ln_c[c] = c * log(c);
+}
+
+/* Splits the n-grams into those that occur once, most of them, which need no table to be counted, and the others. */
+static int split(variety_grams *g, err *e)
+{
+    int *count = calloc((size_t)g->nodes + 1, sizeof *count), r = count ? OK : no_memory(e);
+    for (int k = 0; k < VARIETY_ENTROPY && r == OK; k++) {
+        size_t all = g->at[k][g->n], n = 0;
+        g->single[k]  = calloc((size_t)g->n + 1, sizeof *g->single[k]);
+        g->more_at[k] = calloc((size_t)g->n + 1, sizeof *g->more_at[k]);
+        g->more[k]    = malloc((all + 1) * sizeof *g->more[k]);
+        if (!g->single[k] || !g->more_at[k] || !g->more[k]) {
+            r = no_memory(e);
+            break;
+        }
+        for (size_t p = 0; p < all; p++) count[g->node[k][p]]++;
+        for (int i = 0; i < g->n; i++) {
+            for (size_t p = g->at[k][i]; p < g->at[k][i + 1]; p++) {
+                int *c = &count[g->node[k][p]]; /* negative: -1 - its new number */
+                if (*c > 1) *c = -1 - g->kinds[k]++;
+                if (*c == 1) g->single[k][i]++;
+                else g->more[k][n++] = -1 - *c;
+            }
+            g->more_at[k][i + 1] = n;
+        }
+        for (size_t p = 0; p < all; p++) count[g->node[k][p]] = 0;
+    }
+    free(count);
+    if (r) variety_grams_free(g);
+    return r;
+}
+
+int variety_grams_new(variety_grams *g, const word_lines *w, ngrams *t, err *e)
+{
+    int r = OK;
+    *g    = (variety_grams){ .n = w->n };
+    fill_logarithms(g);
     for (int k = 0; k < VARIETY_ENTROPY && r == OK; k++) {
         g->at[k]   = calloc((size_t)w->n + 1, sizeof *g->at[k]);
         g->node[k] = malloc((w->at[w->n] + 1) * sizeof *g->node[k]);
@@ -30,10 +65,30 @@ int variety_grams_new(variety_grams *g, const word_lines *w, err *e)
             }
         for (int k = 0; k < VARIETY_ENTROPY; k++) g->at[k][i + 1] = n[k];
     }
-    if (t) g->nodes = ngrams_size(t);
-    ngrams_free(t);
-    if (r) variety_grams_free(g);
+    g->nodes = ngrams_size(t);
+    if (r == OK) return split(g, e);
+    variety_grams_free(g);
     return r;
+}
+
+int variety_grams_join(variety_grams *g, const variety_grams *a, const variety_grams *b, err *e)
+{
+    *g = (variety_grams){ .n = a->n + b->n, .nodes = a->nodes > b->nodes ? a->nodes : b->nodes };
+    fill_logarithms(g);
+    for (int k = 0; k < VARIETY_ENTROPY; k++) {
+        size_t na = a->at[k][a->n], nb = b->at[k][b->n];
+        g->at[k]   = malloc(((size_t)g->n + 1) * sizeof *g->at[k]);
+        g->node[k] = malloc((na + nb + 1) * sizeof *g->node[k]);
+        if (!g->at[k] || !g->node[k]) {
+            variety_grams_free(g);
+            return no_memory(e);
+        }
+        memcpy(g->at[k], a->at[k], ((size_t)a->n + 1) * sizeof *g->at[k]);
+        for (int i = 0; i <= b->n; i++) g->at[k][a->n + i] = na + b->at[k][i];
+        memcpy(g->node[k], a->node[k], na * sizeof *g->node[k]);
+        memcpy(g->node[k] + na, b->node[k], nb * sizeof *g->node[k]);
+    }
+    return split(g, e);
 }
 
 void variety_grams_free(variety_grams *g)
@@ -41,34 +96,58 @@ void variety_grams_free(variety_grams *g)
     for (int k = 0; k < VARIETY_ENTROPY; k++) {
         free(g->at[k]);
         free(g->node[k]);
+        free(g->single[k]);
+        free(g->more_at[k]);
+        free(g->more[k]);
     }
     *g = (variety_grams){ 0 };
 }
 
+static double c_ln_c(const variety_grams *g, int c) { return c < (int)(sizeof g->c_ln_c / sizeof *g->c_ln_c) ? g->c_ln_c[c] : c * log(c); }
+
+/* -sum c/N ln(c/N) = ln N - (sum c ln c) / N. */
 void variety_count(const variety_grams *g, const int *times, int *count, variety *v)
 {
     *v = (variety){ 0 };
     for (int k = 0; k < VARIETY_ENTROPY; k++) {
-        double all = 0, kinds = 0, sum = 0;
+        double     all = 0, kinds = 0, sum = 0;
+        const int *more = g->more[k];
         for (int i = 0; i < g->n; i++) {
             int t = times ? times[i] : 1;
             if (t == 0) continue;
-            for (size_t p = g->at[k][i]; p < g->at[k][i + 1]; p++) {
-                kinds += count[g->node[k][p]] == 0;
-                count[g->node[k][p]] += t;
-                all += t;
-            }
+            for (size_t p = g->more_at[k][i]; p < g->more_at[k][i + 1]; p++) count[more[p]] += t;
+            kinds += g->single[k][i];
+            sum += g->single[k][i] * c_ln_c(g, t);
+            all += t * (double)(g->at[k][i + 1] - g->at[k][i]);
         }
-        for (int i = 0; i < g->n; i++) /* in the order of first appearance: every machine adds alike */
-            for (size_t p = g->at[k][i]; p < g->at[k][i + 1]; p++) {
-                int c = count[g->node[k][p]];
-                if (c) sum -= c / all * (log(c) - log(all));
-                count[g->node[k][p]] = 0;
-            }
+        for (int i = 0; i < g->kinds[k]; i++) {
+            kinds += count[i] > 0;
+            sum += c_ln_c(g, count[i]);
+            count[i] = 0;
+        }
         if (k < VARIETY_DISTINCT) v->distinct[k] = all > 0 ? kinds / all : 0;
-        v->entropy[k] = sum;
+        v->entropy[k] = all > 0 ? fmax(0, log(all) - sum / all) : 0;
         if (k == 0) v->tokens = all;
     }
+}
+
+double variety_total(const variety_grams *g, int n) { return (double)g->at[n - 1][g->n]; }
+
+double variety_rarefied(const variety_grams *g, int n, double tokens, int *count)
+{
+    size_t     all  = g->at[n - 1][g->n];
+    const int *node = g->node[n - 1];
+    double     N = (double)all, kinds = 0;
+    if (all == 0 || tokens <= 0) return 0;
+    if (tokens > N) tokens = N;
+    double none = lgamma(N - tokens + 1) - lgamma(N + 1);
+    for (size_t p = 0; p < all; p++) count[node[p]]++;
+    for (size_t p = 0; p < all; p++) {
+        double c = count[node[p]]; /* 1 - C(N - c, tokens) / C(N, tokens): the chance that one of the c is drawn */
+        if (c > 0) kinds += N - c < tokens ? 1 : 1 - exp(lgamma(N - c + 1) - lgamma(N - c - tokens + 1) + none);
+        count[node[p]] = 0;
+    }
+    return kinds / tokens;
 }
 
 /* ---- repetition and generic replies ---------------------------------------------------------------------------- */
@@ -155,9 +234,11 @@ static void count_top(const variety_grams *g, int *here, top_two *top)
 
 int variety_self_bleu(const word_lines *w, double *self_bleu, err *e)
 {
-    variety_grams g;
-    int           r = variety_grams_new(&g, w, e), *here = NULL, *len = NULL;
-    top_two      *top = NULL;
+    ngrams       *t    = ngrams_new();
+    variety_grams g    = { 0 };
+    int           r    = t ? variety_grams_new(&g, w, t, e) : no_memory(e), *here = NULL, *len = NULL;
+    top_two      *top  = NULL;
+    ngrams_free(t);
     if (r) return r;
     here = calloc((size_t)g.nodes + 1, sizeof *here);
     top  = calloc((size_t)g.nodes + 1, sizeof *top);

@@ -12,16 +12,30 @@ typedef struct {
     double tokens;                     /* words */
 } variety;
 
-/* The n-grams of replies as node numbers of one trie, so that any weighting of the replies can be counted again quickly. */
+/* The n-grams of replies as node numbers of a trie, so that any weighting of the replies can be counted again quickly.  Systems that are to be
+ * mixed (approximate randomization) share lexicon and trie. */
 typedef struct {
     int      n, nodes;
     size_t  *at[VARIETY_ENTROPY];   /* (n + 1,) */
     int     *node[VARIETY_ENTROPY]; /* the n-grams of reply i, in its order */
+    /* the same split in two for counting: n-grams that occur once in all, and the others */
+    int     *single[VARIETY_ENTROPY]; /* (n,) how many of reply i */
+    size_t  *more_at[VARIETY_ENTROPY];
+    int     *more[VARIETY_ENTROPY];   /* numbered anew from 0 for each order */
+    int      kinds[VARIETY_ENTROPY];  /* of them */
+    double   c_ln_c[128];           /* c ln c */
 } variety_grams;
-int  variety_grams_new(variety_grams *g, const word_lines *w, err *e);
+int  variety_grams_new(variety_grams *g, const word_lines *w, ngrams *t, err *e);
+/* The lines of a, then those of b. */
+int  variety_grams_join(variety_grams *g, const variety_grams *a, const variety_grams *b, err *e);
 void variety_grams_free(variety_grams *g);
 /* times (n,): how often each reply counts; NULL: once.  count (nodes,): scratch, all 0 before and after. */
 void variety_count(const variety_grams *g, const int *times, int *count, variety *v);
+/* n-grams of order n (1..VARIETY_ENTROPY) of all replies. */
+double variety_total(const variety_grams *g, int n);
+/* Distinct-n at equal size: what it would be on the average if only `tokens` of its n-grams were there, drawn without replacement
+ * (rarefaction: Hurlbert, "The nonconcept of species diversity", Ecology 52, 1971).  tokens >= the total: the plain figure. */
+double variety_rarefied(const variety_grams *g, int n, double tokens, int *count);
 
 /* Is a reply one that loops: the same word three times in a row (DialoGPT's filter), or a sequence of three words twice? */
 int  variety_repeats(const int *w, int n);

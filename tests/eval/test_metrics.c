@@ -14,7 +14,8 @@
 #include "eval/porter.h"
 #include "eval/tokenise.h"
 
-static err e;
+static err          e;
+static metric_space space;
 #define OKAY(x) do { if ((x) != OK) fail_msg("%s: %s", #x, e.msg); } while (0)
 
 typedef struct {
@@ -56,6 +57,15 @@ static void set_close(set *s)
     free(s->hyp);
     free(s->ref);
     free(s->ref_at);
+}
+
+static void score(const metric_rows *m, const int *times, int which, double *v)
+{
+    int *count = metric_rows_scratch(m, &e);
+    assert_non_null(count);
+    metric_rows_score(m, times, which, count, v);
+    for (int i = 0; i < m->grams.nodes; i++) assert_int_equal(count[i], 0);
+    free(count);
 }
 
 static const char *where;
@@ -133,12 +143,12 @@ static void fixtures(void **state)
         compared = 0;
         check_mteval(&s, TOKENISE_MTEVAL, "mteval14_default", 1);
         check_mteval(&s, TOKENISE_13A, "mteval14_no_smoothing_c", 0);
-        OKAY(metric_rows_new(&m, s.hyp, s.n, s.ref, s.ref_at, TOKENISE_NONE, &e));
-        metric_rows_score(&m, NULL, METRIC_SUMS | METRIC_VARIETY, v);
+        OKAY(metric_rows_new(&m, &space, s.hyp, s.n, s.ref, s.ref_at, TOKENISE_NONE, &e));
+        score(&m, NULL, METRIC_SUMS | METRIC_VARIETY, v);
         check_plain(&s, &m, v);
         assert_true(compared > 50);
         for (int k = 0; k < s.n; k++) times[k] = 1; /* a weighting of ones is no weighting */
-        metric_rows_score(&m, times, METRIC_SUMS | METRIC_VARIETY, again);
+        score(&m, times, METRIC_SUMS | METRIC_VARIETY, again);
         for (int k = 0; k < METRICS; k++) assert_true(v[k] == again[k]);
         free(times);
         metric_rows_free(&m);
@@ -164,10 +174,10 @@ static void weights_are_copies(void **state)
             ref_at[n + 1] = ref_at[n] + 5;
         }
     }
-    OKAY(metric_rows_new(&m, s.hyp, s.n, s.ref, s.ref_at, TOKENISE_NONE, &e));
-    OKAY(metric_rows_new(&c, hyp, n, ref, ref_at, TOKENISE_NONE, &e));
-    metric_rows_score(&m, times, METRIC_SUMS | METRIC_VARIETY, a);
-    metric_rows_score(&c, NULL, METRIC_SUMS | METRIC_VARIETY, b);
+    OKAY(metric_rows_new(&m, &space, s.hyp, s.n, s.ref, s.ref_at, TOKENISE_NONE, &e));
+    OKAY(metric_rows_new(&c, &space, hyp, n, ref, ref_at, TOKENISE_NONE, &e));
+    score(&m, times, METRIC_SUMS | METRIC_VARIETY, a);
+    score(&c, NULL, METRIC_SUMS | METRIC_VARIETY, b);
     for (int k = 0; k < METRICS; k++) {
         if (k >= METRIC_NIST1 && k <= METRIC_NIST5) continue; /* information is that of all references, drawn or not */
         if (k == METRIC_GENERIC || k == METRIC_SELF_BLEU) continue; /* properties of a line among the others */
@@ -278,8 +288,8 @@ static void alone(void **state)
     str         lines[] = { STR("ha ha ha"), STR("a b c d a b c"), STR("I see"), STR("i see"), STR("I SEE"), STR("a b a b"), STR("") };
     metric_rows m;
     double      v[METRICS];
-    OKAY(metric_rows_new(&m, lines, 7, NULL, NULL, TOKENISE_NONE, &e));
-    metric_rows_score(&m, NULL, METRIC_SUMS | METRIC_VARIETY, v);
+    OKAY(metric_rows_new(&m, &space, lines, 7, NULL, NULL, TOKENISE_NONE, &e));
+    score(&m, NULL, METRIC_SUMS | METRIC_VARIETY, v);
     assert_float_equal(v[METRIC_REPETITION], 2 / 7.0, 1e-12);
     assert_float_equal(v[METRIC_GENERIC], 3 / 7.0, 1e-12);
     assert_float_equal(v[METRIC_EMPTY], 1 / 7.0, 1e-12);
@@ -295,8 +305,8 @@ static void bags(void **state)
     metric_rows m;
     double      v[METRICS];
     buf         b = { 0 };
-    OKAY(metric_rows_new(&m, hyp, 2, ref, at, TOKENISE_NONE, &e));
-    metric_rows_score(&m, NULL, METRIC_SUMS, v);
+    OKAY(metric_rows_new(&m, &space, hyp, 2, ref, at, TOKENISE_NONE, &e));
+    score(&m, NULL, METRIC_SUMS, v);
     assert_float_equal(v[METRIC_F1], (2.0 * 2 / 7) / 2, 1e-12);
     assert_true(isnan(v[METRIC_DISTINCT1]));
     OKAY(metric_signature(&m, &b));
@@ -311,5 +321,7 @@ int main(void)
         cmocka_unit_test(fixtures), cmocka_unit_test(weights_are_copies), cmocka_unit_test(words_of), cmocka_unit_test(stems),
         cmocka_unit_test(zero_is_no_prefix), cmocka_unit_test(alone), cmocka_unit_test(bags),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    metric_space_free(&space);
+    return failed;
 }

@@ -3,6 +3,7 @@
 
 const command eval_commands[] = {
     { "eval", cmd_eval, "metrics of replies: BLEU, NIST, METEOR, Distinct, …, with doubt" },
+    { "rank", cmd_rank, "can the models find the true reply among random ones? hits@k, MRR" },
     { "audit", cmd_audit, "check the record: every hash, or every reply again" },
     { NULL, NULL, NULL },
 };

@@ -16,6 +16,11 @@ typedef struct {
     const char *tokenise;
     int        json, markdown, quiet;
     doubt_opts doubt;
+    const char *set, *out;
+    opt_list   systems;
+    int        limit, threads, listed;
+    const char *word[64];
+    int        n_words;
     /* derived */
     int        kind;
 } eval_job;
@@ -147,13 +152,22 @@ static int run_files(eval_job *j, err *e)
 static int check_words(eval_job *j, err *e)
 {
     int from_stdin = 0;
-    if (!j->hyp.n) return err_set(e, E_ARG, "nothing to score: --hyp FILE");
+    if (j->set && (j->hyp.n || j->ref.n)) return err_set(e, E_ARG, "--set brings its own references and --systems the replies: no --hyp and --ref beside them");
+    if (j->set && !j->systems.n) return err_set(e, E_ARG, "--set: whose replies? --systems FILE…");
+    if (j->set && !j->out) return err_set(e, E_ARG, "--set: no folder for what comes out: -o DIR");
+    if (!j->set && (j->systems.n || j->out || j->limit || j->threads)) return err_set(e, E_ARG, "--systems, -o, --limit and --threads go with --set");
+    if (j->n_words && !j->set) return err_set(e, E_ARG, "what is '%s' for?", j->word[0]);
+    if (j->systems.n + j->n_words > 64) return err_set(e, E_ARG, "more than 64 systems");
+    for (int i = 0; i < j->n_words; i++) j->systems.v[j->systems.n++] = j->word[i]; /* --systems A B C */
+    if (j->limit < 0 || j->listed < 0) return err_set(e, E_ARG, "--limit and --listed are not negative");
+    if (j->threads < 0 || j->threads > 1024) return err_set(e, E_ARG, "--threads: %d is not 1 to 1024", j->threads);
+    if (!j->set && !j->hyp.n) return err_set(e, E_ARG, "nothing to score: --hyp FILE, or --set FILE");
     for (int i = 0; i < j->hyp.n; i++) from_stdin += strcmp(j->hyp.v[i], "-") == 0;
     for (int i = 0; i < j->ref.n; i++) from_stdin += strcmp(j->ref.v[i], "-") == 0;
     if (from_stdin > 1) return err_set(e, E_ARG, "stdin can be read once");
     if ((j->kind = tokenise_of_name(j->tokenise)) < 0) return err_set(e, E_ARG, "--tokenize: no '%s'; there are %s", j->tokenise, tokenise_names());
     if (j->json && j->markdown) return err_set(e, E_ARG, "--json and --markdown exclude one another");
-    if (j->doubt.resamples < 0) j->doubt.resamples = j->hyp.n > 1 ? 1000 : 0;
+    if (j->doubt.resamples < 0) j->doubt.resamples = j->hyp.n > 1 || j->set ? 1000 : 0;
     if (j->doubt.resamples > 1000000 || (j->doubt.resamples > 0 && j->doubt.resamples < 20))
         return err_set(e, E_ARG, "--resamples: %d is not 0 or 20 to 1000000", j->doubt.resamples);
     if (!(j->doubt.level > 0.5 && j->doubt.level < 1)) return err_set(e, E_ARG, "--level: %g is not between 0.5 and 1", j->doubt.level);
@@ -162,25 +176,34 @@ static int check_words(eval_job *j, err *e)
 
 int cmd_eval(int argc, char **argv, err *e)
 {
-    static const char usage[] = "eval --hyp FILE [--hyp FILE…] [--ref FILE…] [options]",
+    static const char usage[] = "eval --hyp FILE… [--ref FILE…] [options]\n       duet eval --set FILE --systems FILE… -o DIR [options]",
                       about[] = "Metrics of replies, one a line: BLEU, NIST, METEOR, ROUGE-L against references; Distinct, Entropy, length and\n"
                                 "repetition without any. Line i of every file belongs together; an empty line is an empty reply and counts.\n"
-                                "The signature line says what must be the same for a number to be the same.";
-    eval_job     j    = { .tokenise = "none", .doubt = { .resamples = -1, .level = 0.95, .seed = 1 } };
-    int          n_pos;
+                                "The signature line says what must be the same for a number to be the same.\n"
+                                "With --set, every system of --systems answers the test set first. A system is a settings file of lines \"key: value\":\n"
+                                "name, forward, backward (models), options (mode=bidi n=16 …), rules; or replies, a file with a reply a line.\n"
+                                "DIR gets NAME.jsonl (all candidates; a run that was stopped goes on there), report.html, report.md, report.json.";
+    eval_job     j    = { .tokenise = "none", .doubt = { .resamples = -1, .level = 0.95, .seed = 1 }, .listed = 300 };
     const option list[] = {
         { "--hyp", OPT_STRS, &j.hyp, "FILE", "the replies of a system; given again, systems are compared with the first" },
         { "--ref", OPT_STRS, &j.ref, "FILE", "references; given again, each line has several" },
         { "--tokenize", OPT_STR, &j.tokenise, "NAME", "none (split at blanks, the default), mteval, 13a, or zh (Chinese characters apart)" },
         { "--json", OPT_FLAG, &j.json, NULL, "one object; shares as fractions" },
         { "--markdown", OPT_FLAG, &j.markdown, NULL, "a table for a document" },
+        { "a test set", OPT_GROUP, NULL, NULL, NULL },
+        { "--set", OPT_STR, &j.set, "FILE", ".jsonl with references, DialoGPT .tsv, or dialogues, whose last turn is the reference" },
+        { "--systems", OPT_STRS, &j.systems, "FILE…", "settings files; the first system is what the others are compared with" },
+        { "-o", OPT_STR, &j.out, "DIR", "folder for replies and reports" },
+        { "--limit", OPT_INT, &j.limit, "N", "only the first N items" },
+        { "--listed", OPT_INT, &j.listed, "N", "items shown with all candidates on the page (default 300)" },
+        { "--threads", OPT_INT, &j.threads, "N", "contexts answered at once; never changes a reply" },
         { "doubt", OPT_GROUP, NULL, NULL, NULL },
         { "--resamples", OPT_INT, &j.doubt.resamples, "N", "for intervals and p-values; 0 = none; default 1000 when systems are compared" },
         { "--level", OPT_DOUBLE, &j.doubt.level, "X", "of the intervals (default 0.95)" },
         { "--seed", OPT_U64, &j.doubt.seed, "S", "of the resampling (default 1)" },
         { NULL, 0, NULL, NULL, NULL },
     };
-    int r = options_parse(list, argc, argv, NULL, 0, &n_pos, e);
+    int r = options_parse(list, argc, argv, j.word, 64, &j.n_words, e);
     if (r == OPTIONS_HELP) {
         buf b = { 0 };
         options_help(&b, usage, about, list);
@@ -190,6 +213,10 @@ int cmd_eval(int argc, char **argv, err *e)
     }
     if (r == OK) r = check_words(&j, e);
     if (r) return EXIT_USAGE;
+    if (j.set) {
+        set_options o = { j.set, j.out, j.systems.v, j.systems.n, j.limit, j.threads, j.listed, j.kind, j.json, j.markdown, j.doubt };
+        return eval_set(&o, e) == OK ? EXIT_OK : EXIT_FAILED;
+    }
     j.quiet = !isatty(STDERR_FILENO);
     return run_files(&j, e);
 }

@@ -131,7 +131,7 @@ static int score_reference(responder *r, const turn *turns, int n, str ref, cons
     return got;
 }
 
-static int answer(responder *r, const testset *t, int item, const respond_opts *o, arena *a, char **line, err *e)
+static int answer(responder *r, const testset *t, int item, const respond_opts *o, arena *a, json_t **line, err *e)
 {
     const test_item *x = &t->item[item];
     respond_opts     mine = *o;
@@ -146,10 +146,26 @@ static int answer(responder *r, const testset *t, int item, const respond_opts *
     }
     if (got == OK) got = respond(r, turns, x->n_turn - 1, x->turn[x->n_turn - 1], &mine, a, &rep, e);
     if (got == OK && x->n_ref) got = score_reference(r, turns, x->n_turn, x->ref[0], &mine, a, &logp, &tokens, e);
-    if (got) return err_prefix(e, "test item %d", item + 1);
-    json_t *j = js_reply(item, &rep, logp, tokens);
-    *line     = j ? json_dumps(j, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    if (got == OK) *line = js_reply(item, &rep, logp, tokens);
+    return got;
+}
+
+/* The line of an item; what is wrong with the item alone becomes its line. */
+static int line_of(responder *r, const testset *t, int item, const respond_opts *o, arena *a, char **line, err *e)
+{
+    json_t *j = NULL;
+    err     why = { 0 };
+    int     got = answer(r, t, item, o, a, &j, &why);
+    if (got == E_LIMIT || got == E_ARG || got == E_FORMAT) {
+        j   = json_pack("{s:i, s:s, s:s, s:i, s:[], s:n, s:o}", "item", item, "reply", "", "kind", "error", "chosen", -1, "candidates", "reference", "error", js_text(str_of(why.msg)));
+        got = OK;
+    }
+    *line = j ? json_dumps(j, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(j);
+    if (got) {
+        if (e) *e = why;
+        return err_prefix(e, "test item %d", item + 1);
+    }
     return *line ? OK : no_memory(e);
 }
 
@@ -233,7 +249,7 @@ static int run_piece(responder *const *r, int n_r, const testset *t, const respo
             got = worst;
             if (got) continue;
             arena_reset(&a);
-            got = answer(r[n_r > 1 ? omp_get_thread_num() : 0], t, i, o, &a, &line[i - from], &mine);
+            got = line_of(r[n_r > 1 ? omp_get_thread_num() : 0], t, i, o, &a, &line[i - from], &mine);
 #pragma omp critical(batch_responder)
             if (got && i < at) { /* the first item's error, whoever met it */
                 worst = got;

@@ -32,7 +32,9 @@ typedef int batch_progress(void *ctx, int done, int total);
  * made it (set, models, rules, options, arithmetic); a file there that says something else is E_ARG.
  *
  * A line: {"item": i, "reply", "kind": "model" | "refused" | "stock" | "error", "chosen", "candidates": [{"text", "fate", "verdict", "fwd", "bwd", "score", "tokens",
- * "ended"}], "reference": {"logp", "tokens"}}; reference: the first one under the forward model, its separator included (null without). */
+ * "ended"}], "reference": {"logp", "tokens"}}; reference: the first one under the forward model, its separator included (null without).  An item
+ * that cannot be answered (a text too long for the rules, a character that the vocabulary lacks) has an empty reply, kind "error" and "error":
+ * why; the run goes on.  Memory and files that fail stop it. */
 int batch_generate(responder *const *r, int n_r, const testset *t, const respond_opts *o, const char *path, batch_progress *f, void *ctx, err *e);
 
 /* Two perplexities of the references from the lines of batch_generate: exp(sum of NLL / sum of tokens), and DialoGPT's exp(mean over items of NLL /

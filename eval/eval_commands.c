@@ -192,7 +192,7 @@ int cmd_eval(int argc, char **argv, err *e)
         { "--markdown", OPT_FLAG, &j.markdown, NULL, "a table for a document" },
         { "a test set", OPT_GROUP, NULL, NULL, NULL },
         { "--set", OPT_STR, &j.set, "FILE", ".jsonl with references, DialoGPT .tsv, or dialogues, whose last turn is the reference" },
-        { "--systems", OPT_STRS, &j.systems, "FILE…", "settings files; the first system is what the others are compared with" },
+        { "--systems", OPT_STRS, &j.systems, "FILE", "settings files, one or several; the first system is what the others are compared with" },
         { "-o", OPT_STR, &j.out, "DIR", "folder for replies and reports" },
         { "--limit", OPT_INT, &j.limit, "N", "only the first N items" },
         { "--listed", OPT_INT, &j.listed, "N", "items shown with all candidates on the page (default 300)" },

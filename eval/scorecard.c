@@ -206,11 +206,10 @@ static void bracket(buf *out, int metric, double lo, double hi)
 }
 
 /* "[lo, hi]   p" of one difference. */
-static void put_difference(const scorecard *c, const scored *x, int k, buf *out)
+static void put_difference(const scored *x, int k, buf *out)
 {
     const comparison *d = &x->against[k];
     buf               b = { 0 };
-    (void)c;
     bracket(&b, k, d->lo, d->hi);
     column(out, k, d->diff, 11);
     buf_fmt(out, "  %-20s %7.4f%s", b.s ? b.s : "", d->p, x->explained[k] ? "  length" : "");
@@ -236,7 +235,7 @@ static void put_values(const scorecard *c, buf *out)
             buf_str(out, STR("  "));
             bracket(out, k, c->system[0].ci[k].lo, c->system[0].ci[k].hi);
         }
-        if (doubt && c->n == 2) put_difference(c, &c->system[1], k, out);
+        if (doubt && c->n == 2) put_difference(&c->system[1], k, out);
         buf_chr(out, '\n');
     }
     for (int n = 1; n <= VARIETY_DISTINCT && c->n > 1; n++) {
@@ -253,17 +252,19 @@ static int any_explained(const scored *x)
     return 0;
 }
 
-/* One sentence for each system whose gains length explains. */
-static void put_warnings(const scorecard *c, const char *lead, buf *out)
+/* One sentence for each system whose gains length explains.  Systems are called by their letters in the table, by their names elsewhere. */
+static void put_warnings(const scorecard *c, const char *lead, void (*call)(const scorecard *c, int s, buf *out), buf *out)
 {
     for (int s = 1; s < c->n && c->doubt.resamples; s++) {
         const scored *x = &c->system[s];
         int           first = 1;
         if (!any_explained(x)) continue;
         buf_fmt(out, "%s", lead);
-        label(out, s);
-        buf_fmt(out, " is %s than A by %.2f words a reply. Cut to the same length, line by line, these no longer differ, or the other way round: ",
-                x->against[METRIC_AVG_LEN].diff > 0 ? "longer" : "shorter", fabs(x->against[METRIC_AVG_LEN].diff));
+        call(c, s, out);
+        buf_fmt(out, " is %s than ", x->against[METRIC_AVG_LEN].diff > 0 ? "longer" : "shorter");
+        call(c, 0, out);
+        buf_fmt(out, " by %.2f words a reply. Cut to the same length, line by line, these no longer differ, or the other way round: ",
+                fabs(x->against[METRIC_AVG_LEN].diff));
         for (int k = 0; k < METRICS; k++) {
             if (!x->explained[k]) continue;
             buf_fmt(out, "%s%s", first ? "" : ", ", metric_list[k].title);
@@ -271,6 +272,12 @@ static void put_warnings(const scorecard *c, const char *lead, buf *out)
         }
         buf_str(out, STR(".\n"));
     }
+}
+
+static void call_letter(const scorecard *c, int s, buf *out)
+{
+    (void)c;
+    label(out, s);
 }
 
 int scorecard_table(const scorecard *c, buf *out, err *e)
@@ -287,11 +294,11 @@ int scorecard_table(const scorecard *c, buf *out, err *e)
         for (int k = 0; k < METRICS; k++) {
             if (!scorecard_shows(c, k)) continue;
             buf_fmt(out, "%-22s", metric_list[k].title);
-            put_difference(c, &c->system[s], k, out);
+            put_difference(&c->system[s], k, out);
             buf_chr(out, '\n');
         }
     }
-    put_warnings(c, "\nwarning: ", out);
+    put_warnings(c, "\nwarning: ", call_letter, out);
     buf_str(out, STR("\nsignature: "));
     return scorecard_signature(c, out, e) == OK && (buf_chr(out, '\n'), !out->oom) ? OK : no_memory(e);
 }
@@ -308,6 +315,8 @@ static void put_cell(buf *out, str s)
     out->oom |= b.oom;
     buf_free(&b);
 }
+
+static void call_name(const scorecard *c, int s, buf *out) { put_cell(out, c->system[s].name); }
 
 int scorecard_markdown(const scorecard *c, buf *out, err *e)
 {
@@ -350,7 +359,7 @@ int scorecard_markdown(const scorecard *c, buf *out, err *e)
         }
     }
     buf_str(out, STR("\n\n"));
-    put_warnings(c, "Warning: ", out);
+    put_warnings(c, "Warning: ", call_name, out);
     buf_str(out, STR("\n`"));
     int r = scorecard_signature(c, out, e);
     buf_str(out, STR("`\n"));

@@ -206,6 +206,7 @@ static int score(set_job *j, err *e)
         name[k] = j->system[k].spec.name;
         hyp[k]  = j->system[k].hyp;
     }
+    if (r == OK && !j->ref_at) fprintf(stderr, "%s: not every item has a reference, so there are only the metrics that need none\n", j->o->set);
     if (r == OK) r = scorecard_new(&c, name, hyp, j->o->n, j->set.n, j->ref, j->ref_at, j->o->kind, &j->o->doubt, isatty(STDERR_FILENO) ? tell : NULL, NULL, e);
     if (r) return r;
     r = write_reports(j, &c, e);

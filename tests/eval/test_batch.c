@@ -247,9 +247,58 @@ static void batches(void **state)
     buf_free(&other);
 }
 
+/* A vocabulary of the letters of the English stock line, c not among them: the item that needs it has a line that says so, and the others are answered. */
+static void bad_item(void **state)
+{
+    (void)state;
+    static const char words[] = "{\".\": 0, \"?\": 1, \"I\": 2, \"T\": 3, \"a\": 4, \"e\": 5, \"h\": 6, \"i\": 7, \"l\": 8, \"m\": 9, \"n\": 10, \"o\": 11, \"r\": 12, \"s\": 13, \"t\": 14, \"u\": 15, \"w\": 16, \"y\": 17, \"\xC4\xA0\": 18, \"<|endoftext|>\": 19}",
+                      merges[] = "#version: 0.2\n",
+                      items[] = "{\"text\": \"am\", \"reference\": \"a\"}\n{\"text\": \"mac\", \"reference\": \"m\"}\n{\"text\": \"t\", \"reference\": \"tc\"}\n{\"text\": \"ta\"}\n";
+    tokenizer   *tok;
+    gpt2_tensor *list;
+    gpt2        *m;
+    responder   *r;
+    testset      t;
+    json_t      *lines;
+    size_t       n;
+    respond_opts o = respond_defaults();
+    spit(in_dir("vocab.json"), words, sizeof words - 1);
+    spit(in_dir("merges.txt"), merges, sizeof merges - 1);
+    spit(in_dir("bad.jsonl"), items, sizeof items - 1);
+    OKAY(tokenizer_open_bpe(&tok, in_dir("vocab.json"), in_dir("merges.txt"), &e));
+    gpt2_config c = { .n_vocab = 20, .n_ctx = 32, .n_embd = 16, .n_head = 2, .n_layer = 1, .n_inner = 32, .eps = 1e-5f, .act = ACT_GELU_NEW, .scale_attn = 1, .tied = 1 };
+    assert_true(gpt2_tensors(&c, &list, &n, &e) > 0);
+    free(list);
+    float *slab = calloc(n, sizeof *slab);
+    for (size_t i = 0; i < n; i++) slab[i] = (float)(0.5 * rng_normal(3, 0, i));
+    gpt2_meta meta = { .fmt = { FORMAT_DIALOGPT, -1, 19 }, .role = ROLE_FORWARD, .name = "ab" };
+    OKAY(gpt2_save(in_dir("ab.gguf"), &c, slab, tok, &meta, NULL, &e));
+    free(slab);
+    tokenizer_close(tok);
+    OKAY(gpt2_open(&m, in_dir("ab.gguf"), &e));
+    OKAY(responder_new(&r, m, NULL, NULL, &e));
+    OKAY(testset_read(&t, in_dir("bad.jsonl"), &e));
+    o.n_cand = 2;
+    o.lang   = 1;
+    assert_int_equal(batch_generate(&r, 1, &t, &o, in_dir("bad.out"), NULL, NULL, &e), E_ARG); /* mmi without a backward model is no fault of an item */
+    o.mode = MODE_FORWARD;
+    OKAY(batch_generate(&r, 1, &t, &o, in_dir("bad.out"), NULL, NULL, &e));
+    OKAY(batch_read(in_dir("bad.out"), 4, &lines, &e));
+    for (size_t i = 0; i < 4; i++) {
+        const json_t *line = json_array_get(lines, i), *why = json_object_get(line, "error");
+        assert_int_equal(why != NULL, i == 1 || i == 2);
+        assert_int_equal(strcmp(json_string_value(json_object_get(line, "kind")), "error") == 0, i == 1 || i == 2);
+        assert_int_equal(json_is_null(json_object_get(line, "reference")), i > 0);
+    }
+    json_decref(lines);
+    testset_free(&t);
+    responder_free(r);
+    gpt2_close(m);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(sets), cmocka_unit_test(systems), cmocka_unit_test(ranking), cmocka_unit_test(batches) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(sets), cmocka_unit_test(systems), cmocka_unit_test(ranking), cmocka_unit_test(batches), cmocka_unit_test(bad_item) };
     if (make_folder()) return 1;
     return cmocka_run_group_tests(tests, make_world, drop_world);
 }

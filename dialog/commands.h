@@ -3,10 +3,10 @@
 #ifndef DUET_DIALOG_COMMANDS_H
 #define DUET_DIALOG_COMMANDS_H
 
-#include <jansson.h>
 #include <stdio.h>
 
 #include "dialog/history.h"
+#include "dialog/json.h"
 #include "models/options.h"
 
 int cmd_history(int argc, char **argv, err *e); /* history_commands.c */
@@ -25,8 +25,6 @@ int  cmd_next_line(FILE *f, char **stash, size_t *cap, str *line, err *e);
 str  cmd_utc(char out[32]);
 void put_visible(str s); /* to stdout, safe for a terminal */
 
-json_t *js_text(str s);              /* ill-formed UTF-8 as U+FFFD */
-int     js_line(json_t *j, err *e);  /* one object, one line of stdout; takes j */
-json_t *js_reply(const reply *r, uint64_t seed);
+int  js_line(json_t *j, err *e); /* one object, one line of stdout; takes j */
 
 #endif

@@ -14,10 +14,12 @@ typedef struct {            /* options as they were given; NULL: not given */
     int         no_rules;
     const char *prefix;     /* as path_shared: DUET_PREFIX */
 } open_names;
-#define OPEN_OPTIONS(names)                                                                                                     \
+#define OPEN_MODEL_OPTIONS(names)                                                                                               \
     { "--models", OPT_STR2, (names).models, "FWD BWD", "the forward and the backward model; - = none" },                        \
     { "--model", OPT_STR, &(names).model, "FWD", "a forward model alone" },                                                     \
-    { "--name", OPT_STR, &(names).name, "NAME", "the pair NAME-forward.gguf, NAME-backward.gguf that came with the program" },  \
+    { "--name", OPT_STR, &(names).name, "NAME", "the pair NAME-forward.gguf, NAME-backward.gguf that came with the program" }
+#define OPEN_OPTIONS(names)                                                                                                     \
+    OPEN_MODEL_OPTIONS(names),                                                                                                  \
     { "--rules", OPT_STRS, &(names).rules, "PACK", "a rule file or a folder of them, again and again; default: those of the program" }, \
     { "--no-rules", OPT_FLAG, &(names).no_rules, NULL, "without safety rules" }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "eval/audit.h"
+#include "eval/doubt.h"
 #include "eval/page.h"
 #include "eval/readers.h"
 #include "eval/tally.h"
@@ -143,7 +144,7 @@ static void put_rules(buf *b, report *r)
 static void put_rate(buf *b, int64_t k, int64_t n)
 {
     double lo, hi;
-    readers_interval(k, n, &lo, &hi);
+    doubt_wilson((double)k, (double)n, &lo, &hi);
     if (n) page_cell_num(b, "%.1f (%.1f–%.1f)", 1000.0 * (double)k / (double)n, 1000 * lo, 1000 * hi);
     else page_cell_num(b, "–");
 }
@@ -187,7 +188,7 @@ static int put_readers(buf *b, report *r, err *e)
     for (int k = 0; k < JUDGE_LABELS; k++) {
         page_row(b);
         page_cell(b, str_of(hist_label_name(k)));
-        readers_interval(llround(s.share[k] * s.n_turns), s.n_turns, &lo, &hi);
+        doubt_wilson(s.share[k] * s.n_turns, s.n_turns, &lo, &hi);
         page_cell_num(b, "%.1f (%.1f–%.1f)", 1000 * s.share[k], 1000 * lo, 1000 * hi);
     }
     page_table_end(b);

@@ -2,8 +2,21 @@
 #ifndef DUET_EVAL_COMMANDS_H
 #define DUET_EVAL_COMMANDS_H
 
+#include "eval/doubt.h"
 #include "models/options.h"
 
+int cmd_eval(int argc, char **argv, err *e);  /* eval_commands.c */
+int cmd_rank(int argc, char **argv, err *e);  /* rank_commands.c */
 int cmd_audit(int argc, char **argv, err *e); /* audit_commands.c */
+
+/* ---- set_commands.c ---- */
+
+typedef struct {
+    const char        *set, *out;
+    const char *const *systems; /* (n,) settings files */
+    int                n, limit, threads, listed, kind /* TOKENISE_… */, json, markdown;
+    doubt_opts         doubt;
+} set_options;
+int eval_set(const set_options *o, err *e); /* prints the table (or JSON, Markdown), leaves everything in the folder `out` */
 
 #endif

@@ -151,15 +151,3 @@ int readers_agree(const reading *r, int n, int n_labels, arena *a, readers_sum *
     make_alpha(c, n, n_labels, m, s);
     return OK;
 }
-
-void readers_interval(int64_t k, int64_t n, double *lo, double *hi)
-{
-    const double z = 1.959963984540054;
-    *lo = 0;
-    *hi = 1;
-    if (n <= 0) return;
-    double N = (double)n, p = (double)k / N, mid = (p + z * z / (2 * N)) / (1 + z * z / N);
-    double half = z * sqrt(p * (1 - p) / N + z * z / (4 * N * N)) / (1 + z * z / N);
-    *lo = mid - half > 0 ? mid - half : 0;
-    *hi = mid + half < 1 ? mid + half : 1;
-}

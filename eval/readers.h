@@ -37,7 +37,4 @@ typedef struct {
 /* One label per reader and exchange: of several the last one counts.  Everything is in the arena. */
 int readers_agree(const reading *r, int n, int n_labels, arena *a, readers_sum *s, err *e);
 
-/* Wilson's 95 % interval of a rate of k in n; 0 to 1 when n is 0. */
-void readers_interval(int64_t k, int64_t n, double *lo, double *hi);
-
 #endif

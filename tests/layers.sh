@@ -41,7 +41,7 @@ if [ "${1:-}" = includes ]; then
     pin pcre2.h dialog/safety.c
     pin 'readline\/[a-z]*\.h' dialog/chat.c
     pin zip.h models/pickle.c
-    pin utf8proc.h models/unicode.c models/tokenizer.c dialog/normal.c
+    pin utf8proc.h models/unicode.c models/tokenizer.c dialog/normal.c eval/tokenise.c
     pin cmocka.h
     pin mpi.h models/ranks.c
 elif [ "${1:-}" = calls ]; then

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "eval/doubt.h"
 #include "eval/readers.h"
 
 static err   e;
@@ -122,11 +123,11 @@ static void intervals(void **s)
 {
     (void)s;
     double lo, hi;
-    readers_interval(10, 100, &lo, &hi);
+    doubt_wilson(10, 100, &lo, &hi);
     assert_true(fabs(lo - 0.05523) < 5e-5 && fabs(hi - 0.17437) < 5e-5);
-    readers_interval(0, 50, &lo, &hi);
+    doubt_wilson(0, 50, &lo, &hi);
     assert_true(fabs(lo) < 1e-12 && fabs(hi - 0.07135) < 5e-5);
-    readers_interval(0, 0, &lo, &hi);
+    doubt_wilson(0, 0, &lo, &hi);
     assert_true(lo == 0 && hi == 1);
 }
 

@@ -119,6 +119,13 @@ valgrind: deps-test
 	@DUET_TEST_WRAP="valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite" \
 	  tests/run.sh $(BUILD)/valgrind $(patsubst $(BUILD)/%,$(BUILD)/valgrind/%,$(UNITS))
 
+# A store of EXCHANGES exchanges with 4 candidates each, filled and measured in a folder that goes away again.
+.PHONY: big-store
+EXCHANGES ?= 1000000
+big-store: $(BUILD)/tests/dialog/big_store
+	@dir=$$(mktemp -d "$${TMPDIR:-/tmp}/duet-big-XXXXXX") && trap 'rm -rf "$$dir"' EXIT && \
+	  $< make $$dir/big.db $(EXCHANGES) 4 corpus/scenes/zh/*.scene && ls -l $$dir/big.db && $< measure $$dir/big.db 2000 4 corpus/scenes/zh/*.scene
+
 # ---- install ----
 SHARE := $(DESTDIR)$(PREFIX)/share/duet
 .PHONY: install uninstall clean help
@@ -141,6 +148,7 @@ help:
 	'make install PREFIX=…  program to PREFIX/bin, models and rules to PREFIX/share/duet' \
 	'make asan              the suite under AddressSanitizer and UBSan' \
 	'make valgrind          the unit tests under valgrind' \
+	'make big-store         fill a store with EXCHANGES=1000000 exchanges and measure it' \
 	'make clean             remove $(BUILD)/'
 
 -include $(shell [ -d $(BUILD) ] && find $(BUILD) -name '*.d')

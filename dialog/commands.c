@@ -16,7 +16,7 @@
 /* ---- what reply and chat share --------------------------------------------------------------------------------- */
 
 typedef struct {
-    const char  *models[2], *model, *name, *mode, *lang, *db, *rep_scope, *rep_rule;
+    const char  *models[2], *model, *name, *mode, *lang, *db, *key_file, *rep_scope, *rep_rule;
     opt_list     rules;
     int          no_rules, is_private, threads, seeded;
     respond_opts o;
@@ -103,6 +103,7 @@ static int read_words(talk *t, err *e)
     if ((t->models[0] != NULL) + (t->model != NULL) + (t->name != NULL) > 1)
         return err_set(e, E_ARG, "--models, --model and --name exclude one another");
     if (t->no_rules && t->rules.n) return err_set(e, E_ARG, "--rules and --no-rules exclude one another");
+    if (cmd_refuse_key(t->key_file, e)) return E_ARG;
     if (t->is_private && t->db) return err_set(e, E_ARG, "--db and --private exclude one another");
     if (t->threads < 0 || t->threads > 1024) return err_set(e, E_ARG, "--threads: %d is not 1 to 1024", t->threads);
     return respond_opts_check(&t->o, e);
@@ -157,6 +158,12 @@ static int open_rules(opt_list *packs, safety **out, err *e)
     if (r == OK) r = b.oom ? err_set(e, E_NOMEM, "out of memory") : safety_open(out, &p, 1, e);
     buf_free(&b);
     return r;
+}
+
+int cmd_refuse_key(const char *key_file, err *e)
+{
+    if (!key_file) return OK;
+    return err_set(e, E_ARG, "--key-file: this Duet is built without SQLCipher and cannot encrypt a store; an encrypted disk can, or --private");
 }
 
 int cmd_open_db(const char *db, int flags, history **h, err *e)
@@ -353,6 +360,7 @@ static int cmd_reply(int argc, char **argv, err *e)
         { "--jsonl", OPT_FLAG, &j.jsonl, NULL,
           "objects {\"history\":[...],\"text\":\"...\"} in, replies with all candidates out" },
         { "--db", OPT_STR, &j.t.db, "FILE", "store every exchange there" },
+        KEY_OPTION(j.t.key_file),
         { "--private", OPT_FLAG, &j.t.is_private, NULL, "store nothing (what happens without --db)" },
         TALK_OPTIONS(j.t),
         { NULL, 0, NULL, NULL, NULL },
@@ -403,6 +411,7 @@ static int cmd_chat(int argc, char **argv, err *e)
         { "--continue", OPT_FLAG, &go_on, NULL, "go on with the newest one" },
         { "--seed", OPT_STR, &seed, "S", "seed of the session; default: from the operating system" },
         { "--db", OPT_STR, &t.db, "FILE", "the store; default: duet/history.db in the user's data folder" },
+        KEY_OPTION(t.key_file),
         { "--private", OPT_FLAG, &t.is_private, NULL, "keep nothing" },
         { "--color", OPT_FLAG, &color, NULL, "colours even when stdout is no terminal" },
         { "--no-color", OPT_FLAG, &no_color, NULL, "no colours" },

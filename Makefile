@@ -131,6 +131,13 @@ check-fixtures: deps-test
 faults: deps-test
 	@tests/faults.sh $(BUILD)
 
+# A store of EXCHANGES exchanges with 4 candidates each, filled and measured in a folder that goes away again.
+.PHONY: big-store
+EXCHANGES ?= 1000000
+big-store: $(BUILD)/tests/dialog/big_store
+	@dir=$$(mktemp -d "$${TMPDIR:-/tmp}/duet-big-XXXXXX") && trap 'rm -rf "$$dir"' EXIT && \
+	  $< make $$dir/big.db $(EXCHANGES) 4 corpus/scenes/zh/*.scene && ls -l $$dir/big.db && $< measure $$dir/big.db 2000 4 corpus/scenes/zh/*.scene
+
 # ---- install ----
 SHARE := $(DESTDIR)$(PREFIX)/share/duet
 .PHONY: install uninstall clean help
@@ -155,6 +162,7 @@ help:
 	'make valgrind          the unit tests under valgrind' \
 	'make faults            plant mistakes in a copy of the sources: each must turn a test red' \
 	'make check-fixtures    every reference checkpoint, where they are at hand (FIXTURES=DIR)' \
+	'make big-store         fill a store with EXCHANGES=1000000 exchanges and measure it' \
 	'make clean             remove $(BUILD)/'
 
 -include $(shell [ -d $(BUILD) ] && find $(BUILD) -name '*.d')

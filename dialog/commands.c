@@ -17,7 +17,7 @@
 
 typedef struct {
     open_names   names;
-    const char  *mode, *lang, *db, *rep_scope, *rep_rule;
+    const char  *mode, *lang, *db, *key_file, *rep_scope, *rep_rule;
     int          is_private, threads;
     respond_opts o;
     /* opened */
@@ -97,6 +97,7 @@ static int read_words(talk *t, err *e)
     if (t->lang && strcmp(t->lang, "zh") && strcmp(t->lang, "en") && strcmp(t->lang, "auto"))
         return err_set(e, E_ARG, "--lang: '%s' is none of zh, en, auto", t->lang);
     int r = open_check(&t->names, e);
+    if (r == OK) r = cmd_refuse_key(t->key_file, e);
     if (r) return r;
     if (t->is_private && t->db) return err_set(e, E_ARG, "--db and --private exclude one another");
     if (t->threads < 0 || t->threads > 1024) return err_set(e, E_ARG, "--threads: %d is not 1 to 1024", t->threads);
@@ -114,6 +115,12 @@ static int language(const talk *t)
         if (strstr(names[i], "-en") || strncmp(names[i], "en-", 3) == 0) return 1;
     }
     return tokenizer_find(gpt2_tokenizer(t->fwd), STR("的")) < 0;
+}
+
+int cmd_refuse_key(const char *key_file, err *e)
+{
+    if (!key_file) return OK;
+    return err_set(e, E_ARG, "--key-file: this Duet is built without SQLCipher and cannot encrypt a store; an encrypted disk can, or --private");
 }
 
 int cmd_open_db(const char *db, int flags, history **h, err *e)
@@ -270,6 +277,7 @@ static int cmd_reply(int argc, char **argv, err *e)
         { "--jsonl", OPT_FLAG, &j.jsonl, NULL,
           "objects {\"history\":[...],\"text\":\"...\"} in, replies with all candidates out" },
         { "--db", OPT_STR, &j.t.db, "FILE", "store every exchange there" },
+        KEY_OPTION(j.t.key_file),
         { "--private", OPT_FLAG, &j.t.is_private, NULL, "store nothing (what happens without --db)" },
         TALK_OPTIONS(j.t),
         { NULL, 0, NULL, NULL, NULL },
@@ -320,6 +328,7 @@ static int cmd_chat(int argc, char **argv, err *e)
         { "--continue", OPT_FLAG, &go_on, NULL, "go on with the newest one" },
         { "--seed", OPT_STR, &seed, "S", "seed of the session; default: from the operating system" },
         { "--db", OPT_STR, &t.db, "FILE", "the store; default: duet/history.db in the user's data folder" },
+        KEY_OPTION(t.key_file),
         { "--private", OPT_FLAG, &t.is_private, NULL, "keep nothing" },
         { "--color", OPT_FLAG, &color, NULL, "colours even when stdout is no terminal" },
         { "--no-color", OPT_FLAG, &no_color, NULL, "no colours" },

@@ -16,6 +16,9 @@ int cmd_history(int argc, char **argv, err *e); /* history_commands.c */
 /* Runs the parser; OK, or the exit status in *status (help printed, or a usage error). */
 int cmd_parse(const option *list, const char *usage, const char *about, int argc, char **argv, const char **pos, int max_pos, int *n_pos,
               int *status, err *e);
+/* --key-file: OK when it was not given, else E_ARG: nothing is stored in the clear behind the back of someone who asked for a key. */
+#define KEY_OPTION(to) { "--key-file", OPT_STR, &(to), "FILE", "an encrypted store: needs SQLCipher, and this Duet is built without it" }
+int cmd_refuse_key(const char *key_file, err *e);
 /* The store named by --db, or the default one. */
 int cmd_open_db(const char *db, int flags, history **h, err *e);
 /* A file for reading; NULL and "-" are stdin. */

@@ -133,9 +133,9 @@ static void put_like(buf *b, str q)
  * everything when that would take long to find out. */
 static int range_of(history *h, const hist_filter *f, str until, int64_t *lo, int64_t *hi, err *e)
 {
-    enum { FEW = 50000 };
-    static const char by_conv[] = "SELECT count(*),min(id),max(id) FROM (SELECT id FROM turn WHERE conv=? LIMIT 50000)";
-    static const char by_date[] = "SELECT count(*),min(id),max(id) FROM (SELECT id FROM turn WHERE created>=? AND created<=? LIMIT 50000)";
+    enum { FEW = 10000 }; /* as in the two statements */
+    static const char by_conv[] = "SELECT count(*),min(id),max(id) FROM (SELECT id FROM turn WHERE conv=? LIMIT 10000)";
+    static const char by_date[] = "SELECT count(*),min(id),max(id) FROM (SELECT id FROM turn WHERE created>=? AND created<=? LIMIT 10000)";
     cells             c         = { .h = h, .e = e, .table = "turn" };
     *lo                         = 0;
     *hi                         = INT64_MAX;

@@ -535,7 +535,7 @@ static int look(const char *path, int write, err *e)
     if (fd < 0) return err_set(e, E_IO, "%s: cannot open: %s", path, strerror(errno));
     ssize_t n = read(fd, b, sizeof b);
     close(fd);
-    if (n < (ssize_t)sizeof b || memcmp(b, "SQLite format 3", 16) != 0) return err_set(e, E_DB, "%s: not a database", path);
+    if (n < (ssize_t)sizeof b || memcmp(b, "SQLite format 3", 16) != 0) return err_set(e, E_DB, "%s: not a database, or an encrypted one, which Duet cannot open", path);
     uint32_t id = (uint32_t)b[68] << 24 | (uint32_t)b[69] << 16 | (uint32_t)b[70] << 8 | b[71];
     if (id != 0 && id != APPLICATION_ID)
         return err_set(e, E_DB, "%s: a database of another program (application id %lu), not Duet's", path, (unsigned long)id);

@@ -11,7 +11,7 @@ enum { FORMAT_TEXT, FORMAT_JSONL, FORMAT_MARKDOWN };
 enum { FOUND_MOST = 50 };
 
 typedef struct {
-    const char *db, *format, *out, *since, *until, *speaker, *verdict, *model, *tag, *older, *check;
+    const char *db, *format, *out, *since, *until, *speaker, *verdict, *model, *tag, *older, *check, *key_file;
     int         json, all, limit, dry, conv, n;
     int         usage;   /* the error is one of the words on the command line */
     int         differs; /* a kept head is not the store's */
@@ -743,6 +743,7 @@ int cmd_history(int argc, char **argv, err *e)
     int          status, v = 0;
     const option list[] = {
         { "--db", OPT_STR, &j.db, "FILE", "the store; default: duet/history.db in the user's data folder" },
+        KEY_OPTION(j.key_file),
         { "--json", OPT_FLAG, &j.json, NULL, "an object a line" },
         { "--all", OPT_FLAG, &j.all, NULL, "show: with every candidate" },
         { "--limit", OPT_INT, &j.limit, "N", "list, search: at most N (search: 50 when not given); 0 = all" },
@@ -763,6 +764,7 @@ int cmd_history(int argc, char **argv, err *e)
         { NULL, 0, NULL, NULL, NULL },
     };
     if (cmd_parse(list, "history VERB [WORDS...] [options]", about, argc, argv, j.word, 64, &j.n, &status, e)) return status;
+    if (cmd_refuse_key(j.key_file, e)) return EXIT_USAGE;
     while (j.n > 0 && v < N_VERBS && strcmp(j.word[0], verbs[v].name) != 0) v++;
     if (j.n == 0 || v == N_VERBS) {
         buf b = { 0 };

@@ -335,14 +335,16 @@ static int which_to_forget(session *s, str arg, int *n, err *e)
 static int do_forget(session *s, str arg, err *e)
 {
     char t[32], line[200];
-    int  n, count;
+    int  n, count = 0;
     if (!s->conv) return err_set(e, E_ARG, "%s", tr(s, "这次对话还是空的", "this conversation is empty"));
     int r = which_to_forget(s, arg, &n, e);
     if (r == OK) r = hist_forget(s->o->h, s->conv, n, utc(t), &count, e);
-    if (r) return r;
+    if (r && count == 0) return r;
     if (s->tty) clear_history(); /* readline's memory has the words too */
-    r = hist_forget_copies(s->o->h, s->conv, &n, 1, STR(""), str_of(t), tell_copy, s, e);
-    if (r == OK) r = find_last(s, e);
+    int q = hist_forget_copies(s->o->h, s->conv, &n, 1, STR(""), str_of(t), tell_copy, s, r ? NULL : e);
+    if (r == OK) r = q;
+    q = find_last(s, r ? NULL : e);
+    if (r == OK) r = q;
     snprintf(line, sizeof line, s->en ? "(%d exchange%s forgotten: the words are gone, their digests stay, so the record still verifies)"
                                       : "（忘掉了 %d 轮%s：原文已抹去，只留摘要，记录仍可验证）", count, s->en && count != 1 ? "s" : "");
     note(s, line);

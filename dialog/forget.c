@@ -54,13 +54,14 @@ static int forget_rows(history *h, int64_t conv, int n, str created, int *count,
     return r == OK && *count > 0 ? record_mark(h, conv, ROW_FORGET, n, created, e) : r;
 }
 
-int record_finish(history *h, int r, int64_t count, err *e)
+int record_finish(history *h, int r, int64_t *count, err *e)
 {
     static const char merge[] = "INSERT INTO search(search) VALUES('optimize')", merge_grams[] = "INSERT INTO gram(gram) VALUES('optimize')";
-    if (r == OK && count > 0) r = store_run(h, e, merge, "");
-    if (r == OK && count > 0) r = store_run(h, e, merge_grams, "");
+    if (r == OK && *count > 0) r = store_run(h, e, merge, "");
+    if (r == OK && *count > 0) r = store_run(h, e, merge_grams, "");
     r = store_finish(h, r, e);
-    if (r || count == 0) return r;
+    if (r) *count = 0;
+    if (r || *count == 0) return r;
     r = store_flush(h, e);
     if (r) err_prefix(e, "forgotten, but the log beside the database keeps old pages while another program reads it");
     return r;
@@ -70,14 +71,17 @@ int hist_forget(history *h, int64_t conv, int n, str created, int *forgotten, er
 {
     unsigned char hash[CHAIN_HASH];
     int           count = 0, last, seen, noted, r = store_begin(h, 1, e);
+    int64_t       erased;
+    if (forgotten) *forgotten = 0;
     if (r) return r;
     noted = store_noted(h, conv, &seen);
     r     = record_last(h, conv, &last, hash, e);
     if (r == OK) r = forget_rows(h, conv, n, created, &count, e);
     if (r == OK && count == 0) r = err_set(e, E_ARG, "%s: nothing to forget there", store_path(h));
-    if (forgotten) *forgotten = count;
-    r = record_finish(h, r, count, e);
-    if (r != OK && noted) store_note(h, conv, seen);
+    erased = count;
+    r      = record_finish(h, r, &erased, e);
+    if (erased == 0 && noted) store_note(h, conv, seen);
+    if (forgotten) *forgotten = (int)erased;
     return r;
 }
 
@@ -119,9 +123,9 @@ int hist_purge(history *h, str before, int dry, str created, int64_t *exchanges,
     cells             c       = { .h = h, .e = e, .table = "turn" };
     int64_t          *convs   = NULL;
     int               n = 0, r = store_begin(h, !dry, e);
-    if (r) return r;
     *exchanges = *conversations = 0;
-    r                           = store_query(&c, which, "t", before);
+    if (r) return r;
+    r = store_query(&c, which, "t", before);
     if (r == OK) r = record_ids(&c, &a, &convs, &n);
     if (r == OK && dry && (r = store_query(&c, count, "t", before)) == OK && (r = store_step(&c)) == 1) {
         *exchanges = cell_int(&c, 0, 0, INT64_MAX);
@@ -131,7 +135,7 @@ int hist_purge(history *h, str before, int dry, str created, int64_t *exchanges,
     for (int i = 0; r == OK && !dry && i < n; i++) r = purge_one(h, convs[i], before, created, exchanges, e);
     *conversations = n;
     arena_free(&a);
-    return record_finish(h, r, dry ? 0 : *exchanges, e);
+    return dry ? store_finish(h, r, e) : record_finish(h, r, exchanges, e);
 }
 
 /* ---- the backups ------------------------------------------------------------------------------------------------ */

@@ -45,10 +45,12 @@ int hist_append(history *h, int64_t conv, const reply *r, const respond_opts *o,
 int hist_undo(history *h, int64_t conv, str created, int64_t *undone, err *e); /* E_ARG: nothing to undo */
 /* Erase the words of one exchange (its number n), or of all so far (n = 0, the title too): texts, ids, hits, scores, salts and
  * the notes of judgments are gone from the file, its indices and its log; digests stay and a chained row says so.  Scores of
- * later exchanges, which were computed with those words in their context, stay.  *forgotten = exchanges erased.  E_ARG: nothing
- * to forget there. */
+ * later exchanges, which were computed with those words in their context, stay.  *forgotten = exchanges erased; when that is not
+ * 0 and yet there is an error, the words are gone from the file, and only its log could not be emptied: another program is
+ * reading.  E_ARG: nothing to forget there. */
 int hist_forget(history *h, int64_t conv, int n, str created, int *forgotten, err *e);
-/* Forget every exchange created before `before` (UTC text, or the beginning of one).  dry: only count. */
+/* Forget every exchange created before `before` (UTC text, or the beginning of one).  dry: only count.  An error with *exchanges
+ * > 0: as in hist_forget. */
 int hist_purge(history *h, str before, int dry, str created, int64_t *exchanges, int64_t *conversations, err *e);
 /* The same in every backup that was made of this store and is still where it was put: with `before` empty what
  * hist_forget(conv, n[i]) forgot, else what hist_purge(before) did.  Tells of each: exchanges erased; failed: why it could not be

@@ -539,9 +539,11 @@ static int run_forget(hist_job *j, err *e)
     }
     for (int i = 0; r == OK && i < n_n; i++) {
         r = hist_forget(j->h, conv, n[i], cmd_utc(t), &count, e);
-        if (r == OK) all += count;
+        all += count;
     }
-    return r == OK ? forget_copies(j, conv, n, n_n, STR(""), all, 1, e) : r;
+    if (all == 0) return r;
+    int s = forget_copies(j, conv, n, n_n, STR(""), all, 1, r ? NULL : e); /* what is forgotten here must go there, whatever comes after */
+    return r ? r : s;
 }
 
 /* "90d", "12w", "6m", "2y", or a day: the moment before which everything is old. */
@@ -575,11 +577,15 @@ static int read_age(hist_job *j, char out[32], err *e)
 static int run_purge(hist_job *j, err *e)
 {
     char    before[32], t[32];
-    int64_t exchanges, convs;
+    int64_t exchanges = 0, convs = 0;
     int     r = no_more(j, 1, e);
     if (r == OK) r = read_age(j, before, e);
     if (r == OK) r = hist_purge(j->h, str_of(before), j->dry, cmd_utc(t), &exchanges, &convs, e);
-    if (r || !j->dry) return r ? r : forget_copies(j, 0, NULL, 0, str_of(before), exchanges, convs, e);
+    if (!j->dry && (r == OK || exchanges > 0)) {
+        int s = forget_copies(j, 0, NULL, 0, str_of(before), exchanges, convs, r ? NULL : e);
+        return r ? r : s;
+    }
+    if (r) return r;
     if (j->json)
         return js_line(json_pack("{s:I, s:I, s:s, s:b}", "would_forget", (json_int_t)exchanges, "conversations", (json_int_t)convs, "before", before,
                                  "dry_run", 1), e);

@@ -20,9 +20,10 @@ int record_mark(history *h, int64_t conv, int what, int target, str created, err
 
 /* Erase the words of exchange n, or of all when n = 0 (forget.c); *count = of how many.  The chain must say so: record_mark. */
 int record_erase(history *h, int64_t conv, int n, int *count, err *e);
-/* End the transaction as store_finish does; where words were erased (count > 0) both indices drop them from their pages first,
- * and the log, which still has the old pages, is emptied. */
-int record_finish(history *h, int r, int64_t count, err *e);
+/* End the transaction as store_finish does; where words were erased (*count > 0) both indices drop them from their pages first,
+ * and the log, which still has the old pages, is emptied.  *count = 0: nothing was committed; an error with *count > 0: it was,
+ * only the log could not be emptied. */
+int record_finish(history *h, int r, int64_t *count, err *e);
 
 /* The random bytes that name a conversation wherever it is copied.  E_ARG: no such conversation. */
 int record_key(history *h, int64_t conv, unsigned char key[CHAIN_KEY], err *e);

@@ -518,5 +518,5 @@ int hist_load(history *h, transfer_next *next, void *ctx, hist_loaded *out, err 
         break;
     }
     arena_free(&t.mem);
-    return record_finish(h, r, out->erased, e);
+    return record_finish(h, r, &out->erased, e);
 }

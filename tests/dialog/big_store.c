@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-enum { TURNS = 10 /* exchanges a conversation */, IDS_AROUND = 12, BATCH = 2000 };
+enum { TURNS = 10 /* exchanges a conversation */, IDS_AROUND = 12, BATCH = 10000 };
 static err   e;
 static arena lines_mem, mem;
 static str  *lines;

@@ -347,6 +347,36 @@ static void backups(void **s)
     hist_close(h);
 }
 
+/* Another program reads on, as long as it likes: the words are gone from the file, the caller is told that the log is not clean yet. */
+static void forgetting_while_another_reads(void **s)
+{
+    (void)s;
+    const char *path = in_dir("busy.db");
+    history    *h    = open_new(path);
+    int64_t     conv;
+    int         n = -1;
+    sqlite3    *db;
+    OKAY(hist_new(h, STR(""), &conv, &e));
+    say(h, conv, "zeppelin", 1);
+    say(h, conv, "quagmire", 2);
+    assert_int_equal(sqlite3_open(path, &db), 0);
+    assert_int_equal(sqlite3_exec(db, "BEGIN; SELECT count(*) FROM turn", NULL, NULL, NULL), 0);
+    assert_int_equal(hist_forget(h, conv, 1, STR("x"), &n, &e), E_DB); /* after 5 s */
+    assert_int_equal(n, 1);
+    assert_non_null(strstr(e.msg, "the log beside the database keeps old pages"));
+    sound(h);
+    history_found *f;
+    OKAY(hist_search(h, STR("zeppelin"), NULL, 0, &mem, &f, &n, &e));
+    assert_int_equal(n, 0);
+    assert_int_equal(sqlite3_exec(db, "COMMIT", NULL, NULL, NULL), 0);
+    sqlite3_close(db);
+    OKAY(hist_forget(h, conv, 2, STR("x"), &n, &e)); /* the next one cleans up */
+    char wal[600];
+    snprintf(wal, sizeof wal, "%s-wal", path);
+    assert_false(holds(path, "zeppelin") || holds(wal, "zeppelin"));
+    hist_close(h);
+}
+
 static void purge(void **s)
 {
     (void)s;
@@ -397,6 +427,7 @@ int main(void)
         cmocka_unit_test(bad_lines),
         cmocka_unit_test(a_silent_erasure_is_refused),
         cmocka_unit_test(backups),
+        cmocka_unit_test(forgetting_while_another_reads),
         cmocka_unit_test(purge),
     };
     return cmocka_run_group_tests_name("transfer", tests, NULL, drop_folder);

@@ -464,7 +464,7 @@ static void on_stop(int sig)
 typedef struct {
     const char *out, *tok, *init, *schedule, *mix, *mix_end, *loss, *checkpoint, *log, *name, *note, *format, *type;
     int         reverse, layers, embd, heads, ctx, inner, batch, resume, dry_run, threads;
-    double      min_lr, epochs;
+    double      min_lr, epochs, join;
     uint64_t    seed;
     train_opts  t;
     run_opts    r;
@@ -592,7 +592,7 @@ static int setup_open(setup *u, const train_args *a, const char *const *shards, 
     if (rc) return rc;
     int rows = a->ctx && a->ctx < u->config.n_ctx ? a->ctx : u->config.n_ctx;
     u->data  = (loader_opts){ .fmt = u->meta.fmt, .reversed = a->reverse, .loss_all = strcmp(a->loss, "all") == 0, .n_ctx = rows, .max_tok = a->batch,
-                              .max_seq = a->batch / 8 + 1, .seed = a->seed };
+                              .max_seq = a->batch / 8 + 1, .join = a->join, .seed = a->seed };
     return loader_new(&u->l, (const shard *const *)u->s, u->n, &u->data, e);
 }
 
@@ -779,6 +779,7 @@ static int cmd_train(int argc, char **argv, err *e)
         { "--dropout", OPT_FLOAT, &a.t.dropout, "X", "(0.1)" },
         { "--mix", OPT_STR, &a.mix, "A,B…", "share of the tokens from each shard (by size)" },
         { "--mix-end", OPT_STR, &a.mix_end, "A,B…", "shares at the end of the run, linear between" },
+        { "--join", OPT_DOUBLE, &a.join, "P", "share of dialogues that go on in the row of the one before: changes of topic (0)" },
         { "--seed", OPT_U64, &a.seed, "S", "of weights, order and dropout (1)" },
         { "record", OPT_GROUP, NULL, NULL, NULL },
         { "--eval-every", OPT_LONG, &a.r.eval_every, "N", "updates between looks at the held-out part (250)" },

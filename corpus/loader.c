@@ -6,6 +6,7 @@
 #include <string.h>
 
 enum { MAX_SHARDS = 64 };
+static const uint64_t JOIN_STREAM = UINT64_C(1) << 40; /* of the RNG, behind every place of a shard */
 
 typedef struct {
     const shard *s;
@@ -23,6 +24,7 @@ struct loader {
     ivec           id; /* the row in hand */
     fvec           weight;
     double         row_target, row_chars;
+    int            row_begins; /* it begins its dialogue */
 };
 
 uint64_t shuffled(uint64_t seed, uint64_t stream, uint64_t n, uint64_t i)
@@ -103,11 +105,14 @@ static int fits(const loader *l, const batch *b)
     return l->id.n <= (size_t)l->o.max_tok - b->id.n && b->len.n < (size_t)l->o.max_seq;
 }
 
-static int batch_add(loader *l, batch *b, err *e)
+/* join: the row goes on where the last one of the batch ends, without a beginning of its own. */
+static int batch_add(loader *l, batch *b, int join, err *e)
 {
-    ivec_add(&b->id, l->id.v, l->id.n);
-    ivec_push(&b->len, (int)l->id.n);
-    for (size_t i = 0; i < l->weight.n; i++) fvec_push(&b->weight, l->weight.v[i]);
+    size_t from = join ? bos_cost(l) : 0;
+    ivec_add(&b->id, l->id.v + from, l->id.n - from);
+    if (join) b->len.v[b->len.n - 1] += (int)(l->id.n - from);
+    else ivec_push(&b->len, (int)l->id.n);
+    for (size_t i = from; i < l->weight.n; i++) fvec_push(&b->weight, l->weight.v[i]);
     b->n_target += l->row_target;
     b->chars += l->row_chars;
     return b->id.oom || b->len.oom || b->weight.oom ? err_set(e, E_NOMEM, "out of memory for a batch") : OK;
@@ -130,7 +135,8 @@ static int source_row(loader *l, int k, source *after, err *e)
         int rc = shard_get(s->s, PART_TRAIN, shuffled(l->o.seed, (uint64_t)k << 40 | s->epoch, n, s->pos), &l->d, e);
         if (rc) return rc;
         while (s->turn < l->d.n) {
-            rc = next_row(l, &s->turn, &s->context, e);
+            l->row_begins = s->turn == 0;
+            rc            = next_row(l, &s->turn, &s->context, e);
             if (rc) return rc < 0 ? rc : OK;
         }
         seen++;
@@ -138,6 +144,14 @@ static int source_row(loader *l, int k, source *after, err *e)
         if (++s->pos == n) s->pos = 0, s->epoch++;
     }
     return err_set(e, E_FORMAT, "%s: no target tokens: every row is context only%s", shard_path(s->s), l->o.reversed ? " in reversed order" : "");
+}
+
+/* Does the row of source k that was just built, at place `s`, go on in the last row of the batch?  A pure function of the place, so that a resumed
+ * run decides alike. */
+static int joins(const loader *l, const batch *b, int k, const source *s)
+{
+    return l->o.join > 0 && b->len.n > 0 && l->row_begins && (size_t)b->len.v[b->len.n - 1] + l->id.n - bos_cost(l) <= (size_t)l->o.n_ctx &&
+           rng_unit(l->o.seed, (uint64_t)k << 40 | s->epoch, JOIN_STREAM + s->pos) < l->o.join;
 }
 
 /* When a row ends its dialogue the place moves on at the next call; epochs count what was begun. */
@@ -156,7 +170,7 @@ int loader_next(loader *l, batch *b, err *e)
             l->left_out = left_out; /* the row is built again for the next batch */
             break;
         }
-        rc = batch_add(l, b, e);
+        rc = batch_add(l, b, joins(l, b, best, &after), e);
         if (rc) return rc;
         l->v[best] = after;
         for (int k = 0; k < l->n; k++) l->v[k].credit += l->v[k].share * (double)l->id.n;
@@ -207,7 +221,7 @@ int loader_held(loader *l, int k, loader_place *p, uint64_t limit_tok, batch *b,
             p->context = context;
             if (!rc) continue;
             p->tokens += l->id.n;
-            rc = batch_add(l, b, e);
+            rc = batch_add(l, b, 0, e);
             if (rc) return rc;
         }
         p->turn = p->context = 0;
@@ -224,6 +238,7 @@ int loader_new(loader **out, const shard *const *shards, int n, const loader_opt
     *out = NULL;
     if (n < 1 || n > MAX_SHARDS) return err_set(e, E_ARG, "%d shards: 1 to %d wanted", n, (int)MAX_SHARDS);
     if (o->n_ctx < 4) return err_set(e, E_ARG, "rows of %d tokens: at least 4 wanted", o->n_ctx);
+    if (!(o->join >= 0 && o->join <= 1)) return err_set(e, E_ARG, "the share of joined dialogues is %g, 0 to 1 wanted", o->join);
     if (o->max_tok < o->n_ctx || o->max_seq < 1)
         return err_set(e, E_ARG, "a batch of %d tokens, %d rows cannot hold a row of %d tokens", o->max_tok, o->max_seq, o->n_ctx);
     loader *l = calloc(1, sizeof *l);
@@ -272,6 +287,7 @@ static void fingerprint(const loader *l, char hex[65])
     int64_t       o[] = { l->o.fmt.kind, l->o.fmt.bos, l->o.fmt.sep, l->o.reversed, l->o.loss_all, l->o.n_ctx, l->o.max_tok, l->o.max_seq, (int64_t)l->o.seed };
     sha256_init(&h);
     sha256_add(&h, o, sizeof o);
+    sha256_add(&h, &l->o.join, sizeof l->o.join);
     for (int k = 0; k < l->n; k++) sha256_add(&h, shard_sha256(l->v[k].s), 32);
     sha256_end(&h, d);
     sha256_hex(d, hex);

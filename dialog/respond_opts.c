@@ -19,11 +19,12 @@ int respond_mode_of_name(const char *s)
     return -1;
 }
 
+/* mode, lambda and temperature: those that a blind reader found best for the shipped pair (models/weights/duet-zh.md). */
 respond_opts respond_defaults(void)
 {
-    return (respond_opts){ .mode = MODE_MMI, .n_cand = 16, .max_new = 48, .min_new = 1, .max_turns = 8, .source_turns = 1,
-                           .top_k = 40, .rep_scope = PENALTY_SCOPE_REPLY, .no_repeat = 4, .top_p = 0.9f, .temperature = 0.8f,
-                           .rep_penalty = 1.1f, .lambda = 0.5f, .mmi_temperature = 0.5f };
+    return (respond_opts){ .mode = MODE_BIDI, .n_cand = 16, .max_new = 48, .min_new = 1, .max_turns = 8, .source_turns = 1,
+                           .top_k = 40, .rep_scope = PENALTY_SCOPE_REPLY, .no_repeat = 4, .top_p = 0.9f, .temperature = 0.5f,
+                           .rep_penalty = 1.1f, .lambda = 0.7f, .mmi_temperature = 0.5f };
 }
 
 /* One list for writing, reading and checking.  Order = order on the canonical line. */

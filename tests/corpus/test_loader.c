@@ -297,11 +297,76 @@ static void held(void **state)
     shard_close(s);
 }
 
+/* join: a dialogue may go on in the row of the one before.  One beginning to a row, nothing lost, nothing longer than a row, targets as without it; a resumed
+ * loader decides alike. */
+static void joining(void **state)
+{
+    (void)state;
+    static const int la[] = { 3, 2 };
+    for (int reversed = 0; reversed < 2; reversed++) {
+        shard      *s = make(reversed ? "j2" : "j1", 100, 60, 2, la, 2, 0, NULL);
+        loader_opts o = { cls_sep, .reversed = reversed, .loss_all = 1, .n_ctx = 24, .max_tok = 240, .max_seq = 90, .seed = 2 };
+        double      rows[2] = { 0 }, dialogues[2] = { 0 };
+        for (int join = 0; join < 2; join++) {
+            o.join    = join ? 0.7 : 0;
+            loader *l = open_loader(&s, 1, o), *again = open_loader(&s, 1, o);
+            batch   b = { 0 }, c = { 0 };
+            buf     place = { 0 };
+            for (int i = 0; i < 40; i++) {
+                buf_reset(&place);
+                assert_int_equal(loader_state(l, &place, NULL), OK);
+                assert_int_equal(loader_next(l, &b, NULL), OK);
+                assert_int_equal(loader_restore(again, buf_view(&place), NULL), OK);
+                assert_int_equal(loader_next(again, &c, NULL), OK);
+                assert_int_equal(b.id.n, c.id.n);
+                assert_memory_equal(b.id.v, c.id.v, b.id.n * sizeof *b.id.v);
+                assert_memory_equal(b.len.v, c.len.v, b.len.n * sizeof *b.len.v);
+                assert_int_equal(b.b.n_tok, (int)b.id.n);
+                assert_int_equal(b.weight.n, b.id.n);
+                size_t at = 0;
+                for (size_t r = 0; r < b.len.n; r++) {
+                    int n = b.len.v[r];
+                    assert_in_range(n, 1 + 7, 24); /* the beginning and 3 + 1 + 2 + 1 tokens of each dialogue */
+                    assert_int_equal((n - 1) % 7, 0);
+                    for (int t = 0; t < n; t++) {
+                        assert_int_equal(b.id.v[at + (size_t)t] == cls_sep.bos, t == 0);
+                        assert_true(b.weight.v[at + (size_t)t] == (t > 0 ? 1.0f : 0.0f));
+                    }
+                    for (int t = 1; t < n; t += 7) { /* whole dialogues, each in its order */
+                        int first = b.id.v[at + (size_t)t] - 100, last = b.id.v[at + (size_t)t + 5] - 100;
+                        assert_int_equal(first / 16, last / 16);
+                        assert_int_equal(first % 16, reversed);
+                        assert_int_equal(last % 16, !reversed);
+                    }
+                    at += (size_t)n;
+                    dialogues[join] += (n - 1) / 7;
+                }
+                assert_int_equal(at, b.id.n);
+                rows[join] += (double)b.len.n;
+            }
+            batch_free(&b);
+            batch_free(&c);
+            buf_free(&place);
+            loader_free(l);
+            loader_free(again);
+        }
+        assert_true(dialogues[0] == rows[0]);
+        assert_true(dialogues[1] > 1.6 * rows[1]); /* 0.7 of them go on, but at most three share a row */
+        shard_close(s);
+    }
+    shard      *s = make("j3", 2, 4, 2, la, 2, 0, NULL);
+    loader_opts o = { cls_sep, .loss_all = 1, .n_ctx = 24, .max_tok = 48, .max_seq = 9, .join = 1.5 };
+    loader     *l;
+    err         e;
+    assert_int_equal(loader_new(&l, (const shard *const *)&s, 1, &o, &e), E_ARG);
+    shard_close(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(permutation), cmocka_unit_test(windows),  cmocka_unit_test(too_long), cmocka_unit_test(refusals),
-        cmocka_unit_test(mixing),      cmocka_unit_test(resuming), cmocka_unit_test(held),
+        cmocka_unit_test(mixing),      cmocka_unit_test(resuming), cmocka_unit_test(held), cmocka_unit_test(joining),
     };
     return cmocka_run_group_tests_name("loader", tests, NULL, scratch_remove);
 }

@@ -352,7 +352,7 @@ static void scores_are_the_models_own(void **state)
                     for (int i = from; i < (int)v.n; i++) bw += lp[i]; /* the reply is masked */
                     assert_int_equal(c->n_source, (int)v.n - from);
                     assert_true(fabs(bw - c->bwd) < 1e-9);
-                    double want = mode == MODE_MMI ? bw : mode == MODE_BIDI ? 0.5 * bw + 0.5 * fw : all / ((int)v.n - 1);
+                    double want = mode == MODE_MMI ? bw : mode == MODE_BIDI ? (double)o.lambda * bw + (1 - (double)o.lambda) * fw : all / ((int)v.n - 1);
                     assert_true(fabs(want - c->score) < 1e-9);
                     assert_true(fabs(all - bw) > 1e-3); /* the two rankings are two things */
                 } else {
@@ -434,7 +434,8 @@ static int rank(candidate *c, int n, int mode)
     respond_opts o = opts();
     int          chosen;
     err          e;
-    o.mode = mode;
+    o.mode   = mode;
+    o.lambda = 0.5f;
     assert_int_equal(respond_rank(c, n, &o, &chosen, &e), OK);
     return chosen;
 }

@@ -126,6 +126,12 @@ check-fixtures: deps-test
 	@$(MAKE) --no-print-directory -j2 $(BUILD)/tests/models/test_import
 	@tests/full_import.sh $(BUILD) $(FIXTURES)/models
 
+# How precise and how complete the rules are on the labelled sets (eval/safety/README.md).
+.PHONY: check-rules
+check-rules: deps
+	@$(MAKE) --no-print-directory -s all
+	@DUET=$(BUILD)/duet tests/rules_score.sh -g eval/safety/zh_test.tsv eval/safety/en_test.tsv
+
 # Mistakes planted in a copy of the sources: every one must turn a test red.
 .PHONY: faults
 faults: deps-test
@@ -163,6 +169,7 @@ help:
 	'make faults            plant mistakes in a copy of the sources: each must turn a test red' \
 	'make check-fixtures    every reference checkpoint, where they are at hand (FIXTURES=DIR)' \
 	'make big-store         fill a store with EXCHANGES=1000000 exchanges and measure it' \
+	'make check-rules       precision and recall of the rules on the labelled test sets' \
 	'make clean             remove $(BUILD)/'
 
 -include $(shell [ -d $(BUILD) ] && find $(BUILD) -name '*.d')

@@ -114,6 +114,54 @@ static int load_packs(safety *s, const paths *f, err *e)
     return rc;
 }
 
+/* The repeat at s[i], just behind an atom: 0 none, 1 limited, 2 without limit; *skip: its bytes. */
+static int repeat_at(str s, size_t i, size_t *skip)
+{
+    *skip = 0;
+    if (i >= s.n) return 0;
+    *skip = 1;
+    if (s.s[i] == '*' || s.s[i] == '+') return 2;
+    if (s.s[i] == '?') return 1;
+    size_t k = i + 1;
+    while (s.s[i] == '{' && k < s.n && ((s.s[k] >= '0' && s.s[k] <= '9') || s.s[k] == ',')) k++;
+    if (s.s[i] != '{' || k == i + 1 || k >= s.n || s.s[k] != '}') return *skip = 0, 0;
+    *skip = k + 1 - i;
+    return s.s[k - 1] == ',' ? 2 : 1;
+}
+
+/* Whether an unlimited repeat contains a look-around with an unlimited repeat of its own, as (?:(?=a+)a)+ does.  What happens inside a
+ * look-around is not seen by the step limit of PCRE2's machine code, so such a pattern could take the cube of a window's length. */
+static int unbounded_look(str s)
+{
+    enum { OPEN = 1, LOOK = 2, DEEP = 4 }; /* an unlimited repeat; is a look-around; contains a look-around with an unlimited repeat */
+    unsigned char level[PARENS_LIMIT + 2] = { 0 };
+    size_t        d = 0, skip;
+    for (size_t i = 0; i < s.n;) {
+        int closed = 0;
+        if (s.s[i] == '\\') {
+            i += 2;
+        } else if (s.s[i] == '[') {
+            for (i += 1 + (i + 1 < s.n && s.s[i + 1] == '^'), i++; i < s.n && s.s[i] != ']'; i++) i += s.s[i] == '\\';
+            i++;
+        } else if (s.s[i] == '(' && d < PARENS_LIMIT) {
+            str t = { s.s + i, s.n - i };
+            level[++d] = (t.n > 3 && t.s[1] == '?' && (t.s[2] == '=' || t.s[2] == '!' || (t.s[2] == '<' && (t.s[3] == '=' || t.s[3] == '!')))) ? LOOK : 0;
+            i += t.n > 2 && t.s[1] == '?' ? 2 : 1;
+            continue;
+        } else {
+            closed = s.s[i] == ')' && d > 0;
+            i++;
+        }
+        int inner = closed ? level[d--] : 0, how = repeat_at(s, i, &skip);
+        if ((inner & DEEP) && how == 2) return 1;
+        if ((inner & LOOK) && (inner & OPEN)) inner |= DEEP;
+        level[d] |= (unsigned char)((inner & (OPEN | DEEP)) | (how == 2 ? OPEN : 0));
+        i += skip;
+        if (skip && i < s.n && (s.s[i] == '?' || s.s[i] == '+')) i++; /* lazy, possessive */
+    }
+    return 0;
+}
+
 static int compile(pattern *p, const pack_rule *x, int k, pcre2_compile_context *cc, int *steps, err *e)
 {
     int        code, might_be_empty = 0;
@@ -136,6 +184,9 @@ static int compile(pattern *p, const pack_rule *x, int k, pcre2_compile_context 
     if (pcre2_pattern_info(p->re, PCRE2_INFO_MATCHEMPTY, &might_be_empty) == 0 && might_be_empty)
         return err_set(e, E_FORMAT, "%s:%d: rule %.*s: the pattern can match nothing at all, so it would hit every text", x->r.file,
                        x->pattern_line[k], (int)x->r.id.n, x->r.id.s);
+    if (unbounded_look(t))
+        return err_set(e, E_FORMAT, "%s:%d: rule %.*s: a look-around with an unlimited repeat stands inside an unlimited repeat: nothing bounds its cost",
+                       x->r.file, x->pattern_line[k], (int)x->r.id.n, x->r.id.s);
     /* Without JIT (no support on this CPU, no executable memory) the interpreter does the same, slower. */
     if (pcre2_jit_compile(p->re, PCRE2_JIT_COMPLETE) != 0) *steps = INTERPRETED;
     return OK;

@@ -273,6 +273,9 @@ static void bad_packs_are_named(void **state)
     } t[] = {
         { RULE "pattern: a\nbogus: 1\n", "t.rules:6: unknown key: \"bogus\"" },
         { RULE "pattern: (a\n", "t.rules:5: rule a.1: missing closing parenthesis at offset 2" },
+        { RULE "pattern: (?:(?=a+)a)+[^a!]\n", "t.rules:5: rule a.1: a look-around with an unlimited repeat" },
+        { RULE "pattern: x(?:y(?<!z)(?:[])a](?!b{2,}c))d){1,}\n", "a look-around with an unlimited repeat" },
+        { RULE "pattern: (?:(?=a{1,9})a)+(?!b+)(?:[(?=a+)]c\\(?=d+)+\nbogus: 1\n", "unknown key" }, /* none of these */
         { RULE "pattern: a\n[rule a.1]\n", "t.rules:6: rule a.1 again; it is already at" },
         { RULE "[rule a.2]\n", "t.rules:1: rule a.1 lacks \"pattern\"" },
         { "[rule a.1]\nwhere: both\naction: flag\npattern: a\n", "lacks \"category\"" },
@@ -329,7 +332,7 @@ static void limits_of_packs(void **state)
 
     buf_reset(&b);
     buf_fmt(&b, "let a: xxxxxxxxxxxxxxxx\n");
-    buf_fmt(&b, "let b: @{a}@{a}@{a}@{a}@{a}@{a}@{a}@{a}@{a}@{a}\nlet c: @{b}@{b}@{b}@{b}@{b}@{b}@{b}@{b}\nlet d: @{c}@{c}@{c}@{c}@{c}@{c}@{c}@{c}\n");
+    buf_fmt(&b, "let b: @{a}@{a}@{a}@{a}@{a}@{a}@{a}@{a}@{a}@{a}\nlet c: @{b}@{b}@{b}@{b}@{b}@{b}@{b}@{b}\nlet d: @{c}@{c}@{c}@{c}@{c}@{c}@{c}@{c}\nlet e: @{d}@{d}@{d}@{d}\n");
     write_file(p, b.s, b.n);
     assert_int_equal(safety_open(&s, &p, 1, &e), E_LIMIT);
     assert_non_null(strstr(e.msg, "pattern longer than"));
@@ -562,6 +565,103 @@ static void no_pattern_stalls(void **state)
     free(text);
 }
 
+/* CPU time of this thread: other work on the machine does not count. */
+static double cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+enum { INSTRUMENTED = 1 };
+#else
+enum { INSTRUMENTED = 0 };
+#endif
+
+/* 100 pairs: every hostile pattern, and all packs of the program at once, against every hostile text of 2 KB (longer than any turn
+ * a model is trained on); none may take 20 ms of CPU.  Not asked of instrumented programs. */
+static void hostile_pairs(void **state)
+{
+    (void)state;
+    static const char *const patterns[] = {
+        "(a+)+$", "(?:a|aa)+$", "(?:a|b)*[^a!]", "(?:.*)*[^a!]$", "a*a*a*a*a*[^a!]", "(?:(?:a{1,9}){1,9}){1,9}[^a!]", "(?:a?){30}a{30}[^a!]",
+        "(?:[a-z ]+)*[^a-z !]", "(?:\\w+\\s?)*[^a!]$", "(?:\\w+ ?)+:", "(?:(?:我|我们)+)+[^我!]", "(?:[\\p{Han}]+,?)*[^,!]x", "(?:.{0,9}.{0,9}){9}[^a!]$",
+        "(?:a|a|a)*[^a!]", "(?:how (?:to )?)+[^h!]", "(?:(?=a)a)+[^a!]", "(?<!b)(?:a+a+)+[^a!]", "(?:[^!]*[^!]*)*x$", "(?:1?[0-9 ]+)+-",
+    };
+    enum { PATTERNS = sizeof patterns / sizeof patterns[0], TEXTS = 5, SIZE = 2000 };
+    static const char *const repeated[TEXTS] = { "a", "how to make a ", "我想你怎么", "1 3 8 ", "f.u.c k@0x-" };
+    static char text[TEXTS][SIZE + 16];
+    size_t      len[TEXTS];
+    for (int t = 0; t < TEXTS; t++) {
+        size_t k = strlen(repeated[t]), n = 0;
+        for (; n + k <= SIZE; n += k) memcpy(text[t] + n, repeated[t], k);
+        text[t][n++] = '!';
+        len[t]       = n;
+    }
+    int    bound = !INSTRUMENTED && !getenv("DUET_TEST_WRAP"), pairs = 0;
+    double worst = 0;
+    arena  a     = { 0 };
+    for (int p = 0; p <= PATTERNS; p++) {
+        char pack[300];
+        if (p < PATTERNS) snprintf(pack, sizeof pack, "[rule x]\ncategory: c\nwhere: both\naction: block\n" SAY "pattern: %s\n", patterns[p]);
+        safety *s = p < PATTERNS ? open_text(pack) : open_packs();
+        for (int t = 0; t < TEXTS; t++, pairs++) {
+            double start = cpu_seconds();
+            check(s, (str){ text[t], len[t] }, WHERE_USER, &a);
+            double took = cpu_seconds() - start;
+            if (took > worst) worst = took;
+            if (bound && took > 0.020) fail_msg("%s on \"%s\" repeated took %.1f ms", p < PATTERNS ? patterns[p] : PACKS, repeated[t], took * 1e3);
+            arena_reset(&a);
+        }
+        safety_close(s);
+    }
+    assert_int_equal(pairs, 100);
+    print_message("%d hostile pairs, the slowest %.2f ms\n", pairs, worst * 1e3);
+    arena_free(&a);
+}
+
+/* What one check of an ordinary line costs: the middle of the labelled lines that rule writers may read, each the best of five. */
+static int by_size(const void *x, const void *y)
+{
+    double a = *(const double *)x, b = *(const double *)y;
+    return a < b ? -1 : a > b;
+}
+
+static void a_check_is_quick(void **state)
+{
+    (void)state;
+    static const char *const files[] = { "eval/safety/zh_dev.tsv", "eval/safety/en_dev.tsv" };
+    safety *s = open_packs();
+    for (size_t f = 0; f < 2; f++) {
+        static double took[2000];
+        size_t        lines = 0, cap = 0;
+        char         *l     = NULL;
+        arena         a     = { 0 };
+        FILE         *in    = fopen(files[f], "r");
+        assert_non_null(in);
+        for (ssize_t n; lines < 2000 && (n = getline(&l, &cap, in)) > 0; lines++) {
+            const char *text = strrchr(l, '\t') + 1;
+            took[lines]      = 1;
+            for (int k = 0; k < 5; k++) {
+                double start = cpu_seconds();
+                check(s, (str){ text, (size_t)(l + n - 1 - text) }, WHERE_USER, &a);
+                double t = cpu_seconds() - start;
+                if (t < took[lines]) took[lines] = t;
+                arena_reset(&a);
+            }
+        }
+        assert_true(lines >= 400);
+        qsort(took, lines, sizeof took[0], by_size);
+        print_message("%s: a check costs %.1f us (p50), %.1f us (p95)\n", files[f], took[lines / 2] * 1e6, took[lines * 95 / 100] * 1e6);
+        if (!INSTRUMENTED && !getenv("DUET_TEST_WRAP")) assert_true(took[lines / 2] < 50e-6);
+        fclose(in);
+        free(l);
+        arena_free(&a);
+    }
+    safety_close(s);
+}
+
 static void any_bytes_are_checked(void **state)
 {
     (void)state;
@@ -629,9 +729,11 @@ static void long_lines(void **state)
             while (b.n < 3 * SAFETY_WINDOW) buf_str(&b, STR("，天"));
             v = check(s, buf_view(&b), WHERE_USER, &a);
             assert_int_equal(v.action, RULE_BLOCK);
-            assert_int_equal(v.n_hit, 1);
-            assert_int_equal(v.hit[0].from, at + 3);
-            assert_int_equal(v.hit[0].to, at + 18);
+            assert_true(v.n_hit >= 1); /* more than one rule may know this wording, all at the same place */
+            for (int k = 0; k < v.n_hit; k++) {
+                assert_int_equal(v.hit[k].from, at + 3);
+                assert_int_equal(v.hit[k].to, at + 18);
+            }
         }
         arena_reset(&a);
     }
@@ -817,6 +919,8 @@ int main(void)
         cmocka_unit_test(severity_order_and_sides),
         cmocka_unit_test(redaction),
         cmocka_unit_test(no_pattern_stalls),
+        cmocka_unit_test(hostile_pairs),
+        cmocka_unit_test(a_check_is_quick),
         cmocka_unit_test(any_bytes_are_checked),
         cmocka_unit_test(long_lines),
         cmocka_unit_test(packs_pass_their_own_tests),

@@ -9,6 +9,7 @@
  *     where: user                            user | reply | both                                                (required)
  *     action: block                          block | redact | warn | flag                                       (required)
  *     pattern: @{how}.{0,8}(?:炸弹|炸药)      PCRE2; may be repeated: any of them hits                           (required)
+ *                                            An unlimited repeat must not contain a look-around that repeats without limit: nothing would bound its cost
  *     view: plain                            plain or both (default). plain: only the text as it is said; else with disguises taken off as well (see normal.h)
  *     check: luhn                            the span must also pass this check (see identity.h)
  *     label zh: 手机号 / label en: phone       what a redacted span is shown as: [手机号]                          (redact: at least one)

@@ -19,10 +19,10 @@ int respond_mode_of_name(const char *s)
     return -1;
 }
 
-/* mode, lambda and temperature: those that a blind reader found best for the shipped pair (models/weights/duet-zh.md). */
+/* mode, lambda, temperature and max_turns: what suits the shipped pair best (models/weights/duet-zh.md says how that was found). */
 respond_opts respond_defaults(void)
 {
-    return (respond_opts){ .mode = MODE_BIDI, .n_cand = 16, .max_new = 48, .min_new = 1, .max_turns = 8, .source_turns = 1,
+    return (respond_opts){ .mode = MODE_BIDI, .n_cand = 16, .max_new = 48, .min_new = 1, .max_turns = 3, .source_turns = 1,
                            .top_k = 40, .rep_scope = PENALTY_SCOPE_REPLY, .no_repeat = 4, .top_p = 0.9f, .temperature = 0.5f,
                            .rep_penalty = 1.1f, .lambda = 0.7f, .mmi_temperature = 0.5f };
 }

@@ -18,7 +18,7 @@ cd "$(dirname "$0")/../.."
 common="--threads 1 --batch 2048 --eval-tokens 20000 --judge 1"
 note="Trained by Duet from scratch on the Duet scenes (MIT) and zh_strict: SMILE (CC0); CPsyCoun, NLPCC-2019 query-reply pairs (CC-BY-4.0); KdConv, CrossWOZ (Apache-2.0); botframework-cli small talk, XPersona (MIT); chatterbot-corpus (BSD-3-Clause). Weights: MIT."
 one() { # forward|backward [--reverse]
-    local way=$1 # A: running talk; B: scenes, until learned by heart (patience); C: B's best with dropout to a low rate; D: changes of topic
+    local way=$1 # A: running talk; B: scenes, until learned by heart (patience); C: B's best with dropout to a low rate
     shift
     "$duet" train "$out"/{plain-a,rich,talk}.shard -o "$out/$way-a.gguf" "$@" $common --layers 6 --embd 192 --heads 6 --ctx 192 \
         --lr 0.0015 --schedule constant --warmup 100 --weight-decay 0.05 --dropout 0 --steps 1500 --mix 0.25,0.15,0.6 --eval-every 500 --log "$out/$way-a.jsonl"
@@ -26,11 +26,9 @@ one() { # forward|backward [--reverse]
         --lr 0.0015 --min-lr 0.00005 --warmup 50 --weight-decay 0.05 --dropout 0 --steps 5000 --mix 0.55,0.1,0.35 --mix-end 0.85,0.05,0.1 \
         --eval-every 500 --log "$out/$way-b.jsonl"
     "$duet" train "$out"/{plain-b,rich,talk}.shard -o "$out/$way-c.gguf" "$@" $common --init "$out/$way-b.gguf" --seed 3 \
-        --lr 0.0008 --min-lr 0.00004 --warmup 30 --weight-decay 0.1 --dropout 0.1 --steps 1300 --mix 0.65,0.1,0.25 --eval-every 260 --log "$out/$way-c.jsonl"
-    "$duet" train "$out"/{plain-b,rich,talk}.shard -o "$out/$way-d.gguf" "$@" $common --init "$out/$way-c.gguf" --seed 4 \
-        --lr 0.0006 --min-lr 0.00003 --warmup 20 --weight-decay 0.1 --dropout 0.05 --join 0.6 --steps 450 --mix 0.75,0.05,0.2 --eval-every 150 \
-        --name "Duet zh $way" --note "$note" --log "$out/$way-d.jsonl"
-    "$duet" quantize "$out/$way-d.gguf" -o "$out/duet-zh-$way.gguf" --type q8_0
+        --lr 0.0008 --min-lr 0.00004 --warmup 30 --weight-decay 0.1 --dropout 0.1 --steps 1300 --mix 0.65,0.1,0.25 --eval-every 260 \
+        --name "Duet zh $way" --note "$note" --log "$out/$way-c.jsonl"
+    "$duet" quantize "$out/$way-c.gguf" -o "$out/duet-zh-$way.gguf" --type q8_0
 }
 one forward &
 one backward --reverse &

@@ -13,7 +13,7 @@ has "verify" "9 rows in 7 conversations: every hash holds"
 
 # why: recomputed and found the same; from the record alone; as JSON whose steps add up to the stored score
 run "why" 0 "$DUET" audit why 1 "$db" --threads 1
-for words in "answered again: everything is what was stored, to the bit" "candidates, best first" "other ways to choose" "> mmi" "what the sampler saw" "[SEP]" \
+for words in "answered again: everything is what was stored, to the bit" "candidates, best first" "other ways to choose" "> bidi" "what the sampler saw" "[SEP]" \
     "under the backward model"; do has "why" "$words"; done
 run "why of a dialogue" 0 "$DUET" audit why 7:3 --db "$db" --no-replay --per-token
 has "why of a dialogue" "before    < 你好"

@@ -84,6 +84,8 @@ static void counts_are_true(void **state)
     int64_t      row[9], *id, kind[RECHECK_KINDS], texts[2], blocked = 0, was = 0;
     int          n;
     respond_opts o = respond_defaults();
+    o.mode          = MODE_MMI;
+    o.temperature   = 0.8f;
     o.n_cand       = 32;
     o.max_new      = 8;
     OKAY(responder_new(&r, fwd, bwd, then, &e));

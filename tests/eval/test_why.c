@@ -101,6 +101,8 @@ static void choices_are_true(void **s)
         const char *name;
         int         chosen;
     } wants[] = { { "mmi", 3 }, { "bidi", 2 }, { "sampled", 1 }, { "forward", 1 }, { "none", 1 }, { "likeliest", 2 } };
+    o.mode            = MODE_MMI;
+    o.lambda          = 0.5f;
     o.mmi_temperature = 1000; /* nearly even: the seed picks */
     int n             = why_choices(&r, &o, by, &mem, &e);
     assert_int_equal(n, 6);

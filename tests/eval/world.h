@@ -77,6 +77,10 @@ HELPER int64_t make_talk(history *h, responder *r, int64_t id[9])
 {
     int64_t      conv;
     respond_opts o = respond_defaults();
+    o.mode        = MODE_MMI; /* tests do not lean on what suits the shipped pair */
+    o.temperature = 0.8f;
+    o.lambda      = 0.5f;
+    o.max_turns   = 8;
     o.n_cand       = 8;
     o.max_new      = 8;
     o.seed         = 4711;

@@ -4,9 +4,10 @@
 set -eu
 duet=$1 talk=$2 out=$3
 scenes=corpus/scenes/zh
-mkdir -p "$out"
+
 export OMP_NUM_THREADS=1
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." # the arguments are seen from there
+mkdir -p "$out"
 
 # Stage A had only the first scenes (p1 to p3 and the rich ones), stage B has all.
 "$duet" vocab $scenes/[!p]*.scene $scenes/pets.scene $scenes/p[123]_*.scene "$talk" -o "$out/vocab.txt" --size 3600 --min-count 8

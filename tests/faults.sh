@@ -37,7 +37,7 @@ fault "training: no bias correction" models/train.c models/test_train 's/\.c2 = 
 fault "sampling: the penalty rewards repeats" models/sample.c models/test_sample 's/z\[id\] < 0 \&\& o->rep_rule == PENALTY_SIGNED ? z\[id\] \* p/0 ? z[id] * p/'
 fault "sampling: candidates draw alike" dialog/respond.c dialog/test_respond 's/rng_unit(o->seed, (uint64_t)(o->first_cand + k), /rng_unit(o->seed, (uint64_t)o->first_cand, /'
 fault "safety: replies are not judged" dialog/respond.c dialog/test_respond 's/got = judge(r, c->text, WHERE_REPLY, a, \&c->v, e);/got = judge(NULL, c->text, WHERE_REPLY, a, \&c->v, e);/; s/return r->rules ? safety_check/return r \&\& r->rules ? safety_check/'
-fault "history: a commit that is not read back" dialog/record.c dialog/test_chain '/^    if (r == OK) {$/{N;s/if (r == OK) {\n        r = load_row/if (0) {\n        r = load_row/}'
+fault "history: a commit that is not read back" dialog/record.c dialog/test_chain '/^    if (r == OK) {$/{N;s/if (r == OK) {\n        r = record_load/if (0) {\n        r = record_load/}'
 fault "import: Conv1D is not transposed" models/import.c models/test_import 's/(t->flags \& T_HF_TRANSPOSED) != 0, i, n, cols/0, i, n, cols/'
 fault "pickle: any global is known" models/unpickle.c models/test_corrupt 's/if (str_eq(module, str_of(globals\[i\].module)) \&\& str_eq(name, str_of(globals\[i\].name)))$/if (module.n + name.n)/'
 

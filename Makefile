@@ -142,7 +142,7 @@ faults: deps-test
 EXCHANGES ?= 1000000
 big-store: $(BUILD)/tests/dialog/big_store
 	@dir=$$(mktemp -d "$${TMPDIR:-/tmp}/duet-big-XXXXXX") && trap 'rm -rf "$$dir"' EXIT && \
-	  $< make $$dir/big.db $(EXCHANGES) 4 corpus/scenes/zh/*.scene && ls -l $$dir/big.db && $< measure $$dir/big.db 2000 4 corpus/scenes/zh/*.scene
+	  $< fill $$dir/big.db $(EXCHANGES) 4 corpus/scenes/zh/*.scene && ls -l $$dir/big.db && $< measure $$dir/big.db 2000 4 corpus/scenes/zh/*.scene
 
 # ---- install ----
 SHARE := $(DESTDIR)$(PREFIX)/share/duet

@@ -1,9 +1,9 @@
 /* big_store: make a store of N exchanges and measure it as the program uses it.  Not a test; `make big-store` runs it.
  *
- * usage: big_store make DB N CANDIDATES FILE...     lines of the files are what is said
+ * usage: big_store fill DB N CANDIDATES FILE...     until DB has N exchanges; lines of the files are what is said
  *        big_store measure DB N CANDIDATES FILE...  N appends, then searches; prints percentiles
  *
- * make writes the rows that hist_append would, read back and checked as there, but thousands in a transaction.  measure's appends are
+ * fill writes the rows that hist_append would, read back and checked as there, but thousands in a transaction.  measure's appends are
  * hist_append itself: each waits for the disk, as a chat does. */
 #include "dialog/record.h"
 
@@ -147,6 +147,7 @@ static void percentiles(const char *what, times *t)
     t->n = 0;
 }
 
+/* From where an earlier run was stopped: it left whole batches, and so whole conversations. */
 static void fill(history *h, uint64_t n, int cands)
 {
     static const char sql[] = "INSERT INTO conversation(key,title,created) VALUES(?,?,?)";
@@ -155,11 +156,13 @@ static void fill(history *h, uint64_t n, int cands)
     chain_row     row  = { .what = REPLY_MODEL, .n_said = CHAIN_HASH };
     unsigned char key[CHAIN_KEY];
     char          t[32];
-    int64_t       conv = 0, id;
-    o.n_cand           = cands;
+    int64_t       conv = 0, id, *last;
+    int           some;
+    o.n_cand = cands;
+    must(hist_turn_ids(h, 1, &lines_mem, &last, &some, &e));
     must(respond_opts_format(&o, &line));
     if (!(row.c = calloc((size_t)cands, sizeof *row.c))) exit(1);
-    for (uint64_t i = 0; i < n; i++) {
+    for (uint64_t i = some ? (uint64_t)last[0] : 0; i < n; i++) {
         arena_reset(&mem);
         if (i % BATCH == 0) must(store_begin(h, 1, &e));
         row.x   = (exchange){ .opts = buf_view(&line), .seed = rng_u64(9, i, 0), .seconds = 0.1 + rng_unit(13, i, 0), .created = moment(i, n, t) };
@@ -312,7 +315,7 @@ static void measure(const char *db, int n, int cands)
 
 int main(int argc, char **argv)
 {
-    if (argc >= 6 && strcmp(argv[1], "make") == 0) {
+    if (argc >= 6 && strcmp(argv[1], "fill") == 0) {
         history *h;
         double   start = now();
         uint64_t n     = strtoull(argv[3], NULL, 10);
@@ -328,6 +331,6 @@ int main(int argc, char **argv)
         measure(argv[2], atoi(argv[3]), atoi(argv[4]));
         return 0;
     }
-    fprintf(stderr, "usage: big_store make DB N CANDIDATES FILE...\n       big_store measure DB N CANDIDATES FILE...\n");
+    fprintf(stderr, "usage: big_store fill DB N CANDIDATES FILE...\n       big_store measure DB N CANDIDATES FILE...\n");
     return 2;
 }

@@ -4,9 +4,11 @@
 
 #include <langinfo.h>
 #include <locale.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static const command *const rooms[] = { dialog_commands, models_commands, corpus_commands, eval_commands };
 static const char *const    titles[] = { "talk and its record", "models", "corpora and training", "evaluation and audit" };
@@ -40,10 +42,20 @@ static const char *nearest(const char *name)
     return NULL;
 }
 
-/* A result that did not reach stdout whole is a failure, whatever the command says. */
+/* stdout is a pipe that nobody reads any more, as in `duet show M | head -1`. */
+static int reader_left(void)
+{
+    struct pollfd p = { .fd = STDOUT_FILENO, .events = POLLOUT };
+    return poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
+}
+
+/* A result that did not reach stdout whole is a failure, whatever the command says; but a reader who has seen enough needs no
+ * message. */
 static int finish(const char *name, int rc, err *e)
 {
-    if ((fflush(stdout) != 0 || ferror(stdout)) && rc == EXIT_OK) {
+    int cut = fflush(stdout) != 0 || ferror(stdout);
+    if (cut && reader_left()) return rc == EXIT_OK ? EXIT_FAILED : rc;
+    if (cut && rc == EXIT_OK) {
         err_set(e, E_IO, "cannot write to stdout");
         rc = EXIT_FAILED;
     }
@@ -73,7 +85,7 @@ int main(int argc, char **argv)
 {
     setlocale(LC_CTYPE, "");
     if (strcmp(nl_langinfo(CODESET), "UTF-8") != 0) setlocale(LC_CTYPE, "C.UTF-8"); /* Duet speaks UTF-8 whatever the locale */
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error with a message, not a silent death */
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write: the command ends in order, with its store closed */
     if (argc < 2) {
         help(stderr);
         return EXIT_USAGE;

@@ -36,6 +36,10 @@ for f in absent junk noise empty; do
 done
 run "show a folder" 1 "$DUET" show "$scratch"
 one_error_line "show a folder" "directory"
+# A reader that has seen enough is no fault worth a message.
+"$DUET" prep corpus/scenes/zh/p1_feelings.scene --dump 2>"$scratch/err" | head -n 1 >"$scratch/out"
+[ -s "$scratch/out" ] || fail "prep --dump into head: nothing came"
+grep -q 'cannot write' "$scratch/err" && fail "prep --dump into head: $(cat "$scratch/err")"
 if [ -e /dev/full ]; then
     "$DUET" help >/dev/full 2>"$scratch/err"
     [ $? = 0 ] && fail "help into a full disk: exit 0"

@@ -129,22 +129,25 @@ static void put_like(buf *b, str q)
                "substr(t.fwd,1,length(?7))=?7 OR substr(t.bwd,1,length(?7))=?7) AND (?8='' OR t.conv IN (SELECT conv FROM tag WHERE "  \
                "name=?8)) AND (?9<0 OR t.user_action=?9 OR " REPLY_ACTION "=?9)"
 
+/* The rows with a verdict on the line or on any candidate, through the indices that know them. */
+#define JUDGED(v) "(SELECT id FROM turn WHERE user_action=" v " AND user_action>0 UNION SELECT turn FROM candidate WHERE action=" v " AND action>0)"
+
 /* Where the rows may be that pass by date and conversation, so that an index need not be read to its end: [*lo, *hi], or
  * everything when that would take long to find out. */
 static int range_of(history *h, const hist_filter *f, str until, int64_t *lo, int64_t *hi, err *e)
 {
-    enum { FEW = 10000 }; /* as in the two statements */
+    enum { FEW = 10000 }; /* as in the statement */
     static const char by_conv[] = "SELECT count(*),min(id),max(id) FROM (SELECT id FROM turn WHERE conv=? LIMIT 10000)";
-    static const char by_date[] = "SELECT count(*),min(id),max(id) FROM (SELECT id FROM turn WHERE created>=? AND created<=? LIMIT 10000)";
-    cells             c         = { .h = h, .e = e, .table = "turn" };
+    static const char by_day[]  = "SELECT count(*),min(lo),max(hi) FROM day WHERE day>=substr(?,1,10) AND day<=?";
+    cells             c         = { .h = h, .e = e, .table = f->conv ? "turn" : "day" };
     *lo                         = 0;
     *hi                         = INT64_MAX;
-    if ((!f->conv && !f->since.n && !f->until.n) || !store_has_grams(h)) return OK;
-    int r = f->conv ? store_query(&c, by_conv, "i", f->conv) : store_query(&c, by_date, "tt", f->since, until.n ? until : STR("~"));
+    if ((!f->conv && !f->since.n && !f->until.n) || !store_has_days(h)) return OK;
+    int r = f->conv ? store_query(&c, by_conv, "i", f->conv) : store_query(&c, by_day, "tt", f->since, until.n ? until : STR("~"));
     if (r == OK && (r = store_step(&c)) == 1) {
-        int64_t n = cell_int(&c, 0, 0, FEW);
+        int64_t n = cell_int(&c, 0, 0, INT64_MAX);
         if (n == 0) *hi = -1;
-        else if (n < FEW) {
+        else if (n < FEW || !f->conv) {
             *lo = cell_int(&c, 1, INT64_MIN, INT64_MAX);
             *hi = cell_int(&c, 2, INT64_MIN, INT64_MAX);
         }
@@ -152,6 +155,21 @@ static int range_of(history *h, const hist_filter *f, str until, int64_t *lo, in
         r = c.r;
     }
     return r;
+}
+
+/* 1 when the rows with this action are so few that it is best to begin with them. */
+static int is_rare(history *h, int action, err *e)
+{
+    enum { FEW = 2000 }; /* as in the statement */
+    static const char sql[] = "SELECT count(*) FROM (SELECT 1 FROM " JUDGED("?1") " LIMIT 2000)";
+    cells             c     = { .h = h, .e = e, .table = "turn" };
+    if (action <= RULE_NONE || !store_has_days(h)) return 0;
+    int r = store_query(&c, sql, "i", (int64_t)action);
+    if (r == OK && (r = store_step(&c)) == 1) {
+        r = cell_int(&c, 0, 0, FEW) < FEW;
+        store_done(&c);
+    }
+    return c.r ? c.r : r;
 }
 
 enum { LONG, SHORT, SCAN };
@@ -172,18 +190,24 @@ static int put_query(buf *b, const history *h, str query)
 
 int hist_search(history *h, str query, const hist_filter *f, int limit, arena *a, history_found **list, int *n, err *e)
 {
-    static const char *const sql[] = {
+    static const char *const sql[2][3] = { {
         FIELDS("highlight(search,0,?1,?2)", "highlight(search,1,?1,?2)") " FROM search JOIN turn t ON t.id=search.rowid WHERE search MATCH ?3 AND "
         "search.rowid>=?10 AND search.rowid<=?11 AND " PASSES " ORDER BY search.rowid DESC",
         FIELDS("t.user_text", "t.reply_text") " FROM gram JOIN turn t ON t.id=gram.rowid WHERE gram MATCH ?3 AND gram.rowid>=?10 AND "
         "gram.rowid<=?11 AND " PASSES " ORDER BY gram.rowid DESC",
         FIELDS("t.user_text", "t.reply_text") " FROM turn t WHERE t.what<3 AND t.id>=?10 AND t.id<=?11 AND (t.user_text LIKE ?3 ESCAPE '\\' OR "
         "t.reply_text LIKE ?3 ESCAPE '\\') AND " PASSES " ORDER BY t.id DESC",
-    };
+    }, { /* the same, beginning with the few rows of a verdict */
+        FIELDS("highlight(search,0,?1,?2)", "highlight(search,1,?1,?2)") " FROM " JUDGED("?9") " j CROSS JOIN search ON search.rowid=j.id JOIN turn t "
+        "ON t.id=j.id WHERE search MATCH ?3 AND j.id>=?10 AND j.id<=?11 AND " PASSES " ORDER BY j.id DESC",
+        FIELDS("t.user_text", "t.reply_text") " FROM " JUDGED("?9") " j CROSS JOIN gram ON gram.rowid=j.id JOIN turn t ON t.id=j.id WHERE gram MATCH "
+        "?3 AND j.id>=?10 AND j.id<=?11 AND " PASSES " ORDER BY j.id DESC",
+    } };
     static const hist_filter all = { .speaker = -1, .verdict = -1 };
     cells   c     = { .h = h, .a = a, .e = e, .table = "turn" };
     buf     pat   = { 0 }, until = { 0 };
     int64_t lo, hi;
+    int     rare = 0;
     *list = NULL;
     *n    = 0;
     if (query.n == 0 || query.n > TITLE_MAX || !utf8_valid(query) || memchr(query.s, 0, query.n))
@@ -197,8 +221,9 @@ int hist_search(history *h, str query, const hist_filter *f, int limit, arena *a
         return r;
     }
     r = range_of(h, f, buf_view(&until), &lo, &hi, e);
-    if (r == OK)
-        r = store_query(&c, sql[how], "tttttittiii", MARK_ON, MARK_OFF, buf_view(&pat), f->since, buf_view(&until), f->conv, f->model, f->tag,
+    if (r == OK) r = rare = is_rare(h, f->verdict, e);
+    if (r >= 0)
+        r = store_query(&c, sql[rare][how], "tttttittiii", MARK_ON, MARK_OFF, buf_view(&pat), f->since, buf_view(&until), f->conv, f->model, f->tag,
                         (int64_t)f->verdict, lo, hi);
     found out     = { .limit = limit };
     arena scratch = { 0 };

@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { APPLICATION_ID = 0x44756574 /* "Duet" */, VERSION = 2, BUSY_MS = 5000, VALUE_MAX = 256 << 20 };
+enum { APPLICATION_ID = 0x44756574 /* "Duet" */, VERSION = 3, BUSY_MS = 5000, VALUE_MAX = 256 << 20 };
 
 /* ---- schema ---------------------------------------------------------------------------------------------------- */
 
@@ -119,6 +119,17 @@ static const char *const UPGRADE[VERSION] = {
     "-- form of dialog/grams.h.  An index over turn as search is.\n"
     "CREATE VIRTUAL TABLE gram USING fts5(chars, content='', detail='none', columnsize=0, tokenize='ascii');\n"
     "INSERT INTO gram(rowid,chars) SELECT id,grams(user_text,reply_text) FROM turn WHERE salt IS NOT NULL;\n",
+
+    "-- Where the rows of a day are, so that a search by date need not read the words of a whole store.\n"
+    "CREATE TABLE day(\n"
+    "  day      TEXT PRIMARY KEY,    -- the first ten characters of turn.created\n"
+    "  lo       INTEGER NOT NULL,    -- its rows have ids in [lo, hi]; rows of other days may be among them\n"
+    "  hi       INTEGER NOT NULL\n"
+    ") WITHOUT ROWID;\n"
+    "INSERT INTO day SELECT substr(created,1,10),min(id),max(id) FROM turn GROUP BY 1;\n"
+    "-- Verdicts are rare among lines: these two stay small.\n"
+    "CREATE INDEX judged_line ON turn(user_action) WHERE user_action > 0;\n"
+    "CREATE INDEX judged_candidate ON candidate(action, turn) WHERE action > 0;\n",
 };
 
 /* What a file of an older schema lacks, for those who only read it: empty, and in memory. */
@@ -147,6 +158,7 @@ int         store_no_memory(const history *h, err *e) { return err_set(e, E_NOME
 int64_t     store_last_id(const history *h) { return sqlite3_last_insert_rowid(h->db); }
 int         store_changes(const history *h) { return sqlite3_changes(h->db); }
 int         store_has_grams(const history *h) { return h->version >= 2; }
+int         store_has_days(const history *h) { return h->version >= 3; }
 
 void *store_room(arena *a, void *old, int n, size_t size)
 {
@@ -488,12 +500,12 @@ static int upgrade(history *h, err *e)
     if (r) return r;
     r = identify(h, &v, e);
     while (r == OK && v < VERSION) r = exec(h, UPGRADE[v++], e);
-    if (r == OK) r = exec(h, "PRAGMA application_id=1148544372; PRAGMA user_version=2", e);
+    if (r == OK) r = exec(h, "PRAGMA application_id=1148544372; PRAGMA user_version=3", e);
     r = store_finish(h, r, e);
     if (r) err_prefix(e, "the schema was not brought up to date, the file is as it was");
     return r;
 }
-_Static_assert(APPLICATION_ID == 1148544372 && VERSION == 2, "the pragmas in upgrade take no parameters: keep them equal");
+_Static_assert(APPLICATION_ID == 1148544372 && VERSION == 3, "the pragmas in upgrade take no parameters: keep them equal");
 
 /* Write-ahead log.  Two programs that open a new file at once can be told "busy" without the usual wait, so wait here. */
 static int use_wal(history *h, err *e)

@@ -272,12 +272,14 @@ int record_put(history *h, const chain_row *row, int64_t *id, err *e)
 {
     static const char index[] = "INSERT INTO search(rowid,user_text,reply_text) VALUES(?,?,?)";
     static const char grams[] = "INSERT INTO gram(rowid,chars) VALUES(?,grams(?,?))";
+    static const char day[]   = "INSERT INTO day VALUES(substr(?2,1,10),?1,?1) ON CONFLICT(day) DO UPDATE SET lo=min(lo,?1),hi=max(hi,?1)";
     arena             a       = { 0 };
     chain_row         back;
     const exchange   *x      = &row->x;
     int               worded = row->n_said && !x->forgotten;
     int               r      = put_turn(h, row, e);
     *id                      = store_last_id(h);
+    if (r == OK) r = store_run(h, e, day, "it", *id, x->created);
     if (r == OK && worded) r = put_hits(h, *id, -1, &x->r.user_v, e);
     for (int k = 0; k < x->r.n && r == OK; k++) r = put_candidate(h, *id, k, x->forgotten, &x->r.cand[k], &row->c[k], e);
     if (r == OK && worded) r = store_run(h, e, index, "itt", *id, x->r.user_text, x->r.text);

@@ -35,6 +35,7 @@ int  store_finish(history *h, int r, err *e); /* commit when r is OK; roll back 
 int64_t store_last_id(const history *h);
 int     store_changes(const history *h);
 int     store_has_grams(const history *h);  /* 0: an older file opened for reading, which has no table gram */
+int     store_has_days(const history *h);   /* 0: the same without the table day and the indices over verdicts */
 int     store_is_damaged(const history *h); /* SQLite has found the file's structure broken */
 int64_t store_bytes(history *h, int64_t *unused, err *e); /* of the file, and of its unused pages; <0 an error */
 int     store_flush(history *h, err *e);    /* the log into the file, and emptied */

@@ -148,6 +148,30 @@ static void filters(void **s)
     hist_close(h);
 }
 
+/* A file of schema 2 has no table of days and no indices over verdicts: read as it is, and brought up to date, it answers alike. */
+static void without_and_with_the_days(void **s)
+{
+    (void)s;
+    const hist_filter f[] = { FILTER(.since = STR("2026-01-15")), FILTER(.until = STR("2026-01-01")), FILTER(.until = STR("2025")),
+                                     FILTER(.until = STR("2024")), FILTER(.verdict = RULE_REDACT), FILTER(.verdict = RULE_BLOCK), FILTER(.verdict = RULE_NONE) };
+    enum { N = sizeof f / sizeof f[0] };
+    static const char *const q[] = { "天", "天气好" };
+    const char *path = in_dir("filter.db"); /* of the test before */
+    int         want[N][2];
+    history    *h;
+    OKAY(hist_open(&h, path, HIST_READ, &e));
+    for (int i = 0; i < 2 * N; i++) want[i / 2][i % 2] = count(h, q[i % 2], f[i / 2]);
+    hist_close(h);
+    raw(path, "DROP TABLE day; DROP INDEX judged_line; DROP INDEX judged_candidate; PRAGMA user_version=2");
+    for (int flags = HIST_READ; flags <= HIST_WRITE; flags++) {
+        OKAY(hist_open(&h, path, flags, &e));
+        for (int i = 0; i < 2 * N; i++) assert_int_equal(count(h, q[i % 2], f[i / 2]), want[i / 2][i % 2]);
+        hist_close(h);
+    }
+    assert_int_equal(raw_int(path, "PRAGMA user_version"), 3);
+    assert_int_equal(raw_int(path, "SELECT hi FROM day WHERE day='2026-01-15'"), 6);
+}
+
 /* No word of either index is left of what was forgotten, wherever it was indexed. */
 static void nothing_is_left_in_the_indices(void **s)
 {
@@ -188,6 +212,7 @@ int main(void)
         cmocka_unit_test(grams),
         cmocka_unit_test(the_indices_find_what_reading_finds),
         cmocka_unit_test(filters),
+        cmocka_unit_test(without_and_with_the_days),
         cmocka_unit_test(nothing_is_left_in_the_indices),
     };
     return cmocka_run_group_tests_name("find", tests, NULL, drop_folder);

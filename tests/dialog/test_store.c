@@ -262,10 +262,10 @@ static void foreign_files_are_refused(void **s)
         raw(p, "PRAGMA application_id=1234");
         refused(p, flags, E_DB, "another program");
         drop(p);
-        raw(p, "PRAGMA user_version=3");
+        raw(p, "PRAGMA user_version=4");
         refused(p, flags, E_DB, "another program");
         drop(p);
-        raw(p, "PRAGMA application_id=1148544372; PRAGMA user_version=3; CREATE TABLE conversation(id)");
+        raw(p, "PRAGMA application_id=1148544372; PRAGMA user_version=4; CREATE TABLE conversation(id)");
         refused(p, flags, E_DB, "newer Duet");
         raw(p, "PRAGMA user_version=-1");
         refused(p, flags, E_DB, "never was");

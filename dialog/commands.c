@@ -17,7 +17,7 @@
 
 typedef struct {
     open_names   names;
-    const char  *mode, *lang, *db, *key_file, *rep_scope, *rep_rule;
+    const char  *mode, *db, *key_file, *rep_scope, *rep_rule;
     int          is_private, threads;
     respond_opts o;
     /* opened */
@@ -49,7 +49,7 @@ typedef struct {
     { "--gamma", OPT_FLOAT, &(t).o.gamma, "X", "bidi: + X for each token of the reply" },                                       \
     { "--mmi-temperature", OPT_FLOAT, &(t).o.mmi_temperature, "T", "sampled: temperature of the draw among candidates" },       \
     { "--source-turns", OPT_INT, &(t).o.source_turns, "N", "turns the backward model must explain; 0 = all" },                  \
-    { "--lang", OPT_STR, &(t).lang, "LANG", "zh, en or auto: language of refusals and stock replies" }
+    { "--lang", OPT_STR, &(t).names.lang, "LANG", "zh or en: which of the shipped pairs, and the language of refusals; auto: by the model" }
 
 int cmd_parse(const option *list, const char *usage, const char *about, int argc, char **argv, const char **pos,
               int max_pos, int *n_pos, int *status, err *e)
@@ -94,8 +94,8 @@ static int read_words(talk *t, err *e)
     if (t->rep_rule && strcmp(t->rep_rule, "signed") && strcmp(t->rep_rule, "divide"))
         return err_set(e, E_ARG, "--rep-rule: '%s' is neither signed nor divide", t->rep_rule);
     if (t->rep_rule) t->o.rep_rule = t->o.top_p_rule = strcmp(t->rep_rule, "divide") == 0;
-    if (t->lang && strcmp(t->lang, "zh") && strcmp(t->lang, "en") && strcmp(t->lang, "auto"))
-        return err_set(e, E_ARG, "--lang: '%s' is none of zh, en, auto", t->lang);
+    if (t->names.lang && strcmp(t->names.lang, "zh") && strcmp(t->names.lang, "en") && strcmp(t->names.lang, "auto"))
+        return err_set(e, E_ARG, "--lang: '%s' is none of zh, en, auto", t->names.lang);
     int r = open_check(&t->names, e);
     if (r == OK) r = cmd_refuse_key(t->key_file, e);
     if (r) return r;
@@ -107,7 +107,7 @@ static int read_words(talk *t, err *e)
 /* 0 zh, 1 en: by the model's name, else by whether its vocabulary has a common Chinese character. */
 static int language(const talk *t)
 {
-    if (t->lang && strcmp(t->lang, "auto")) return strcmp(t->lang, "en") == 0;
+    if (t->names.lang && strcmp(t->names.lang, "auto")) return strcmp(t->names.lang, "en") == 0;
     const char *path    = strrchr(gpt2_path(t->fwd), '/');
     const char *names[] = { path ? path + 1 : gpt2_path(t->fwd), gpt2_about(t->fwd)->name };
     for (int i = 0; i < 2; i++) {

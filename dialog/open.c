@@ -19,7 +19,8 @@ static int model_paths(const open_names *o, buf *fwd, buf *bwd, err *e)
         buf_str(fwd, str_of(o->model ? o->model : o->models[0]));
         if (o->models[0] && strcmp(o->models[1], "-") != 0) buf_str(bwd, str_of(o->models[1]));
     } else {
-        r = path_models(o->name ? o->name : "duet-zh", o->prefix, fwd, bwd, e);
+        const char *own = o->lang && strcmp(o->lang, "en") == 0 ? "duet-en" : "duet-zh";
+        r               = path_models(o->name ? o->name : own, o->prefix, fwd, bwd, e);
         if (r && !o->name) { /* not that pair: any other that is there */
             buf_reset(fwd);
             buf_reset(bwd);

@@ -10,6 +10,7 @@ typedef struct {            /* options as they were given; NULL: not given */
     const char *models[2];  /* --models FWD BWD; BWD "-" = none */
     const char *model;      /* --model FWD: a forward model alone */
     const char *name;       /* --name NAME: that pair of the program's own */
+    const char *lang;       /* zh or en: whose pair it is when none is named; NULL and other words: zh */
     opt_list    rules;      /* --rules PACK …; none: the program's own */
     int         no_rules;
     const char *prefix;     /* as path_shared: DUET_PREFIX */
@@ -25,7 +26,7 @@ typedef struct {            /* options as they were given; NULL: not given */
 
 /* E_ARG: options that exclude one another. */
 int open_check(const open_names *o, err *e);
-/* Without a name: duet-zh, else the first pair there is.  *bwd NULL when there is no backward model.  On an error both are
+/* Without a name: duet-zh, or duet-en when that is the language, else the first pair there is.  *bwd NULL when there is no backward model.  On an error both are
  * NULL. */
 int open_models(const open_names *o, gpt2 **fwd, gpt2 **bwd, err *e);
 int open_rules(const open_names *o, safety **s, err *e); /* NULL for no_rules */

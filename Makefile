@@ -144,6 +144,16 @@ big-store: $(BUILD)/tests/dialog/big_store
 	@dir=$$(mktemp -d "$${TMPDIR:-/tmp}/duet-big-XXXXXX") && trap 'rm -rf "$$dir"' EXIT && \
 	  $< fill $$dir/big.db $(EXCHANGES) 4 corpus/scenes/zh/*.scene && ls -l $$dir/big.db && $< measure $$dir/big.db 2000 4 corpus/scenes/zh/*.scene
 
+# The shipped pairs once more, from the scenes and the texts that corpus/SOURCES.md names: TALK_ZH and TALK_EN, blank lines between
+# dialogues.  Hours; the results go to MODELS_OUT, not over the shipped ones.
+.PHONY: models
+MODELS_OUT ?= $(BUILD)/models
+models: deps
+	@[ -n "$(TALK_ZH)$(TALK_EN)" ] || { echo "make models TALK_ZH=zh.txt TALK_EN=en.txt: name the running talk to train on (corpus/SOURCES.md); either alone will do" >&2; exit 1; }
+	@$(MAKE) --no-print-directory -s all
+	$(if $(TALK_ZH),models/weights/duet-zh.sh $(abspath $(BUILD))/duet $(abspath $(TALK_ZH)) $(abspath $(MODELS_OUT))/zh)
+	$(if $(TALK_EN),models/weights/duet-en.sh $(abspath $(BUILD))/duet $(abspath $(TALK_EN)) $(abspath $(MODELS_OUT))/en)
+
 # ---- install ----
 SHARE := $(DESTDIR)$(PREFIX)/share/duet
 .PHONY: install uninstall clean help
@@ -163,6 +173,7 @@ help:
 	'make chat              install what is missing, build, talk' \
 	'make test              install what is missing, build, run the whole suite' \
 	'make                   build $(BUILD)/duet' \
+	'make models TALK_ZH=…  train the shipped pairs once more (hours; needs the texts of corpus/SOURCES.md)' \
 	'make install PREFIX=…  program to PREFIX/bin, models and rules to PREFIX/share/duet' \
 	'make asan              the suite under AddressSanitizer and UBSan' \
 	'make valgrind          the unit tests under valgrind' \

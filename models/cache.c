@@ -37,15 +37,19 @@ static void carve_store(carver *w, const gpt2_cache *c, kv_store *s, int cap)
 static void carve_all(carver *w, gpt2_cache *c, int inner)
 {
     size_t rows = (size_t)c->max_rows, C = (size_t)c->C, wide = (size_t)(c->C > inner ? c->C : inner);
-    carve_store(w, c, &c->prefix, c->prefix_cap);
-    kv_store *tail = carve(w, (size_t)c->n_seq, 1, sizeof *tail), none;
-    c->tail        = tail;
+    kv_store *prefix = carve(w, (size_t)c->n_prefix, 1, sizeof *prefix), *tail = carve(w, (size_t)c->n_seq, 1, sizeof *tail), none;
+    c->prefix        = prefix;
+    c->tail          = tail;
+    for (int p = 0; p < c->n_prefix && !w->overflow; p++) carve_store(w, c, prefix ? &prefix[p] : &none, c->prefix_cap);
     for (int s = 0; s < c->n_seq && !w->overflow; s++) carve_store(w, c, tail ? &tail[s] : &none, c->tail_cap);
     c->next       = carve(w, (size_t)c->n_seq, 1, sizeof(int));
+    c->fed        = carve(w, (size_t)c->n_prefix, 1, sizeof(int));
+    c->base       = carve(w, (size_t)c->n_prefix, 1, sizeof(int));
     c->id         = carve(w, rows, 1, sizeof(int));
     c->seq        = carve(w, rows, 1, sizeof(int));
     c->pos        = carve(w, rows, 1, sizeof(int));
     c->want       = carve(w, rows, 1, 1);
+    c->group      = carve(w, rows + 1, 1, sizeof(int));
     c->place      = carve(w, rows, 1, sizeof(size_t));
     c->x          = carve(w, rows, C, sizeof(float));
     c->ln         = carve(w, rows, C, sizeof(float));
@@ -58,13 +62,14 @@ static void carve_all(carver *w, gpt2_cache *c, int inner)
 
 static int round_up(int n) { return (n + LANES - 1) / LANES * LANES; }
 
-int cache_new(gpt2_cache **out, const gpt2 *model, const gpt2_config *cfg, int prefix_max, int n_seq, int tail_max, int max_rows, err *e)
+int cache_new(gpt2_cache **out, const gpt2 *model, const gpt2_config *cfg, int n_prefix, int prefix_max, int each, int tail_max,
+              int max_rows, err *e)
 {
     *out = NULL;
-    if (prefix_max < 0 || n_seq < 0 || tail_max < 0 || max_rows < 1 || prefix_max > 1 << 20 || tail_max > 1 << 20 || n_seq > 1 << 20 ||
-        max_rows > 1 << 20)
-        return err_set(e, E_ARG, "cache: prefix of %d, %d tails of %d, %d rows at a time: out of range", prefix_max, n_seq, tail_max,
-                       max_rows);
+    if (n_prefix < 1 || prefix_max < 0 || each < 0 || tail_max < 0 || max_rows < 1 || n_prefix > 1 << 20 || prefix_max > 1 << 20 ||
+        tail_max > 1 << 20 || each > (1 << 20) / n_prefix || max_rows > 1 << 20)
+        return err_set(e, E_ARG, "cache: %d prefixes of %d, %d tails of %d on each, %d rows at a time: out of range", n_prefix,
+                       prefix_max, each, tail_max, max_rows);
     gpt2_cache *c = calloc(1, sizeof *c);
     if (!c) return err_set(e, E_NOMEM, "cache: out of memory");
     c->model      = model;
@@ -74,8 +79,10 @@ int cache_new(gpt2_cache **out, const gpt2 *model, const gpt2_config *cfg, int p
     c->C          = cfg->n_embd;
     c->head       = cfg->n_embd / cfg->n_head;
     c->lanes      = round_up(c->head);
+    c->n_prefix   = n_prefix;
+    c->each       = each;
     c->prefix_max = prefix_max;
-    c->n_seq      = n_seq;
+    c->n_seq      = n_prefix * each;
     c->tail_max   = tail_max;
     c->max_rows   = max_rows;
     c->prefix_cap = round_up(prefix_max);
@@ -89,8 +96,8 @@ int cache_new(gpt2_cache **out, const gpt2 *model, const gpt2_config *cfg, int p
     carve_all(&w, c, cfg->n_inner);
     int r = OK;
     if (w.overflow || w.used > SIZE_MAX - 64)
-        r = err_set(e, E_LIMIT, "cache: prefix of %d and %d tails of %d do not fit this machine's addresses", prefix_max, n_seq,
-                    tail_max);
+        r = err_set(e, E_LIMIT, "cache: %d prefixes of %d and %d tails of %d do not fit this machine's addresses", n_prefix, prefix_max,
+                    c->n_seq, tail_max);
     else if (!(c->memory = calloc(1, w.used + 64))) /* zero pages: taken from the system only as they are used */
         r = err_set(e, E_NOMEM, "cache: out of memory for %zu MB", w.used >> 20);
     if (r) {
@@ -132,8 +139,8 @@ void cache_put(gpt2_cache *c, int layer, int n)
 #pragma omp parallel for schedule(static) if ((size_t)n * C > PARALLEL_MIN)
     for (int r = 0; r < n; r++) {
         int       own = c->seq[r] >= 0, cap = own ? c->tail_cap : c->prefix_cap;
-        int       i = own ? c->pos[r] - c->prefix.n : c->pos[r];
-        kv_store *s = own ? &c->tail[c->seq[r]] : &c->prefix;
+        kv_store *p = &c->prefix[cache_prefix_of(c, c->seq[r])], *s = own ? &c->tail[c->seq[r]] : p;
+        int       i = own ? c->pos[r] - p->n : c->pos[r];
         for (int h = 0; h < c->n_head; h++) {
             const float *k = c->qkv + (size_t)r * 3 * C + C + (size_t)h * D, *v = k + C;
             float       *to = key_at(c, keys(c, s, cap, layer, h), i);
@@ -145,7 +152,7 @@ void cache_put(gpt2_cache *c, int layer, int n)
 
 void cache_adopt(gpt2_cache *c, int s, int n)
 {
-    kv_store *from = &c->tail[s], *to = &c->prefix;
+    kv_store *from = &c->tail[s], *to = &c->prefix[cache_prefix_of(c, s)];
     size_t    lanes = (size_t)c->lanes;
     for (int layer = 0; layer < c->n_layer; layer++)
         for (int h = 0; h < c->n_head; h++) {
@@ -160,6 +167,19 @@ void cache_adopt(gpt2_cache *c, int s, int n)
         }
     memcpy(to->id + to->n, from->id, (size_t)n * sizeof *to->id);
     to->n += n;
+}
+
+void cache_copy(gpt2_cache *c, int from, int to)
+{
+    kv_store *a = &c->tail[from], *b = &c->tail[to];
+    size_t    n = (size_t)a->n, blocks = (n + LANES - 1) / LANES * LANES; /* keys lie in blocks of 16 positions */
+    for (int layer = 0; layer < c->n_layer; layer++)
+        for (int h = 0; h < c->n_head; h++) {
+            memcpy(keys(c, b, c->tail_cap, layer, h), keys(c, a, c->tail_cap, layer, h), blocks * (size_t)c->head * sizeof(float));
+            memcpy(values(c, b, c->tail_cap, layer, h), values(c, a, c->tail_cap, layer, h), n * (size_t)c->lanes * sizeof(float));
+        }
+    memcpy(b->id, a->id, n * sizeof *b->id);
+    b->n = a->n;
 }
 
 /* ---- attention ------------------------------------------------------------------------------------------------- */
@@ -179,21 +199,22 @@ static void weigh(const gpt2_cache *c, float *out, const float *v, const float *
                                  .init_step = lanes, .y = out, .y_step = lanes });
 }
 
-/* Rows r0..r0+m of the slice (m <= GROUP), head h.  What all of them see of the prefix is read once for all; the rest row by
+/* Rows r0..r0+m of the slice (m <= GROUP), all of one prefix, head h.  What all of them see of the prefix is read once for all; the rest row by
  * row. */
 static void attend_group(const gpt2_cache *c, int layer, int h, int r0, int m, float scale, float *mem)
 {
     size_t C = (size_t)c->C, D = (size_t)c->head, lanes = (size_t)c->lanes, S = (size_t)c->score_max;
     float *score = mem, *turned = score + GROUP * S, *q = turned + GROUP * S, *q_turned = q + GROUP * lanes;
     float *out = q_turned + GROUP * lanes;
-    const float *k = keys(c, &c->prefix, c->prefix_cap, layer, h), *v = values(c, &c->prefix, c->prefix_cap, layer, h);
+    const kv_store *prefix = &c->prefix[cache_prefix_of(c, c->seq[r0])];
+    const float *k = keys(c, prefix, c->prefix_cap, layer, h), *v = values(c, prefix, c->prefix_cap, layer, h);
     int    shared[GROUP], own[GROUP], most = 0, least = c->prefix_cap; /* positions row r sees in the prefix, in its tail */
     for (int r = 0; r < m; r++) {
         const float *from = c->qkv + (size_t)(r0 + r) * 3 * C + (size_t)h * D;
         int          tail = c->seq[r0 + r] >= 0, pos = c->pos[r0 + r];
         for (size_t d = 0; d < D; d++) q_turned[d * (size_t)m + (size_t)r] = q[(size_t)r * lanes + d] = from[d] * scale;
-        shared[r] = tail ? c->prefix.n : pos + 1;
-        own[r]    = tail ? pos + 1 - c->prefix.n : 0;
+        shared[r] = tail ? prefix->n : pos + 1;
+        own[r]    = tail ? pos + 1 - prefix->n : 0;
         most      = shared[r] > most ? shared[r] : most;
         least     = shared[r] < least ? shared[r] : least;
     }
@@ -216,16 +237,29 @@ static void attend_group(const gpt2_cache *c, int layer, int h, int r0, int m, f
     }
 }
 
+/* Rows 0..n in groups of neighbours that stand on one prefix: c->group[g] … c->group[g + 1] - 1.  Returns how many groups. */
+static int make_groups(gpt2_cache *c, int n)
+{
+    int groups = 0;
+    for (int r = 0; r < n; r++) {
+        int first = groups ? c->group[groups - 1] : 0;
+        if (groups && r - first < GROUP && cache_prefix_of(c, c->seq[r]) == cache_prefix_of(c, c->seq[first])) continue;
+        c->group[groups++] = r;
+    }
+    c->group[groups] = n;
+    return groups;
+}
+
 void cache_attend(gpt2_cache *c, int layer, int n, float scale)
 {
     int     threads = omp_get_max_threads();
-    int64_t heads = c->n_head, items = (int64_t)((n + GROUP - 1) / GROUP) * heads;
+    int64_t heads = c->n_head, items = (int64_t)make_groups(c, n) * heads;
     size_t  work = 0;
     for (int r = 0; r < n; r++) work += (size_t)c->pos[r] * (size_t)c->C;
     if (threads > c->threads) threads = c->threads;
 #pragma omp parallel for schedule(static, 1) num_threads(threads) if (work > PARALLEL_MIN)
     for (int64_t i = 0; i < items; i++) { /* heads of one group lie beside each other: rows at the end of a prefill are the dearest */
-        int r0 = (int)(i / heads) * GROUP, m = n - r0 < GROUP ? n - r0 : GROUP;
-        attend_group(c, layer, (int)(i % heads), r0, m, scale, c->thread_mem + (size_t)omp_get_thread_num() * c->per_thread);
+        const int *g = c->group + i / heads;
+        attend_group(c, layer, (int)(i % heads), g[0], g[1] - g[0], scale, c->thread_mem + (size_t)omp_get_thread_num() * c->per_thread);
     }
 }

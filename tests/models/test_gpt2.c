@@ -275,7 +275,7 @@ static void reference_kv(void **s)
     feed(m, c, ids, n, -1, 0, logits);
     for (size_t i = 0; i < k.n; i++) {
         size_t d = i % D, t = i / D % n, head = i / D / n; /* head counts through the layers */
-        const float *kh = c->prefix.k + head * c->prefix_cap * D, *vh = c->prefix.v + head * c->prefix_cap * c->lanes;
+        const float *kh = c->prefix->k + head * c->prefix_cap * D, *vh = c->prefix->v + head * c->prefix_cap * c->lanes;
         assert_true(fabsf(kh[(t / 16) * D * 16 + d * 16 + t % 16] - k.v[i]) <= 2e-4f);
         assert_true(fabsf(vh[t * c->lanes + d] - v.v[i]) <= 2e-4f);
     }

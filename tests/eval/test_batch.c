@@ -202,6 +202,12 @@ static void batches(void **state)
     OKAY(batch_generate(r, 1, 0, &set, &o, in_dir("one.jsonl"), stop_after, NULL, &e));
     OKAY(batch_generate(r, 3, 0, &set, &o, in_dir("three.jsonl"), NULL, NULL, &e));
     whole(in_dir("one.jsonl"), &one);
+    for (int together = 1; together <= 5; together += 2) { /* a few contexts side by side, or one after another */
+        OKAY(batch_generate(r, 1 + together % 2, together, &set, &o, in_dir("some.jsonl"), NULL, NULL, &e));
+        assert_true(str_eq(whole(in_dir("some.jsonl"), &other), buf_view(&one)));
+        unlink(in_dir("some.jsonl"));
+    }
+    assert_int_equal(batch_generate(r, 1, 17, &set, &o, in_dir("some.jsonl"), NULL, NULL, &e), E_ARG);
     assert_true(str_eq(whole(in_dir("three.jsonl"), &other), buf_view(&one)));
     assert_int_equal(access(in_dir("one.jsonl.part"), F_OK), -1);
 

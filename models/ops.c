@@ -128,6 +128,28 @@ LANE float row_max(const float *x, size_t n)
     return v8_max_of(m);
 }
 
+CLONES int ops_tops(float *top, const float *x, int n)
+{
+    v8i none = { 0 };
+    int dead = 0;
+    for (int i = 0; i < n; i += OPS_TOP_BLOCK, top++) {
+        v8 m = v8_set(-INFINITY), lowest = m;
+        if (n - i >= OPS_TOP_BLOCK) {
+            for (int j = 0; j < OPS_TOP_BLOCK; j += 8) {
+                v8 a = v8_load(x + i + j);
+                m    = v8_max(m, a);
+                none += ~(a > lowest); /* -1 for each that is NaN or -inf */
+            }
+            *top = v8_max_of(m);
+        } else {
+            *top = row_max(x + i, (size_t)(n - i));
+            for (int j = i; j < n; j++) dead += !(x[j] > -INFINITY);
+        }
+    }
+    for (int j = 0; j < 8; j++) dead -= none[j];
+    return n - dead;
+}
+
 CLONES void ops_softmax(float *x, int n)
 {
     size_t len = n > 0 ? (size_t)n : 0, i = 0;

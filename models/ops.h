@@ -24,6 +24,10 @@ void ops_add(float *x, const float *y, size_t n);
 float ops_exp(float x);
 /* Softmax of n logits in place; all -inf gives zeros. */
 void ops_softmax(float *x, int n);
+/* top[i] = the largest of x[B i .. B i + B), B = OPS_TOP_BLOCK, NaN skipped, -inf when there is none; top (ceil(n / B),).  Returns how many of x
+ * are neither NaN nor -inf. */
+enum { OPS_TOP_BLOCK = 32 };
+int ops_tops(float *top, const float *x, int n);
 /* log(sum(exp(x))) of n floats, accumulated in double in a fixed order. */
 double ops_logsumexp(const float *x, int n);
 

@@ -22,6 +22,7 @@
 #define ops_add         plain_add
 #define ops_exp         plain_exp
 #define ops_softmax     plain_softmax
+#define ops_tops        plain_tops
 #define ops_logsumexp   plain_logsumexp
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
 #include "models/ops.c"
@@ -32,6 +33,7 @@
 #undef ops_add
 #undef ops_exp
 #undef ops_softmax
+#undef ops_tops
 #undef ops_logsumexp
 
 static float *noise(size_t n, double scale, uint64_t stream)
@@ -164,6 +166,28 @@ static void test_layernorm(void **s)
     }
 }
 
+static void test_tops(void **s)
+{
+    (void)s;
+    enum { N = 333 };
+    for (int n = 0; n <= N; n = n < 70 ? n + 1 : n + 29) {
+        float *x = noise((size_t)N, 3.0, 17), top[(N + OPS_TOP_BLOCK - 1) / OPS_TOP_BLOCK], other[sizeof top / sizeof *top];
+        int    alive = 0;
+        for (int i = 0; i < n; i += 5) x[i] = i % 3 ? NAN : -INFINITY;
+        for (int i = 2 * OPS_TOP_BLOCK; i < 3 * OPS_TOP_BLOCK; i++) x[i] = i % 2 ? NAN : -INFINITY; /* a block of nothing */
+        if (n > 200) x[200] = INFINITY;
+        for (int i = 0; i < n; i++) alive += x[i] > -INFINITY;
+        assert_int_equal(ops_tops(top, x, n), alive);
+        assert_int_equal(plain_tops(other, x, n), alive);
+        for (int b = 0; b * OPS_TOP_BLOCK < n; b++) {
+            float m = -INFINITY;
+            for (int i = b * OPS_TOP_BLOCK; i < n && i < (b + 1) * OPS_TOP_BLOCK; i++) m = x[i] > m ? x[i] : m;
+            assert_true(top[b] == m && other[b] == m);
+        }
+        free(x);
+    }
+}
+
 /* ---- the contract ---- */
 
 #define SAME(a, b, n) assert_memory_equal(a, b, (n) * sizeof(float))
@@ -253,7 +277,7 @@ static void test_threads(void **s)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_act), cmocka_unit_test(test_exp), cmocka_unit_test(test_softmax), cmocka_unit_test(test_layernorm),
+        cmocka_unit_test(test_act), cmocka_unit_test(test_exp), cmocka_unit_test(test_softmax), cmocka_unit_test(test_tops), cmocka_unit_test(test_layernorm),
         cmocka_unit_test(test_paths), cmocka_unit_test(test_place), cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests_name("ops", tests, NULL, NULL);

@@ -8,6 +8,7 @@
 int cmd_eval(int argc, char **argv, err *e);  /* eval_commands.c */
 int cmd_rank(int argc, char **argv, err *e);  /* rank_commands.c */
 int cmd_audit(int argc, char **argv, err *e); /* audit_commands.c */
+int cmd_bench(int argc, char **argv, err *e); /* bench.c */
 
 /* ---- set_commands.c ---- */
 

@@ -3,7 +3,7 @@
  *
  * Keys lie so that 16 positions are neighbours, values so that the channels of a head are: scores and weighted sums are then
  * both chains of linear.h,
- *   score[j] = chain over d of q[d] * scale * k[j][d],   out[d] = chain over j (rising position) of p[j] * v[j][d],
+ *   score[j] = chain over d of q[d] * scale * k[j][d],   out[d] = 1/sum(e) * chain over j (rising position) of e[j] * v[j][d],   e = exp(score - max),
  * and it makes no difference to the bits whether a position lies in the prefix or in a tail, nor which rows are computed
  * together. */
 #ifndef DUET_CACHE_H
@@ -20,7 +20,9 @@ typedef struct { /* positions of one sequence (the prefix or a tail), all layers
 
 struct gpt2_cache {
     const gpt2 *model; /* the only model it may be used with */
-    int   n_ctx, n_layer, n_head, head, C; /* head = C / n_head */
+    int   n_ctx, n_head, head, C;          /* head = C / n_head */
+    int   n_layer;                         /* whose keys and values are kept; of a model with more, each layer takes the place of the one before: enough
+                                              when all rows that see one another come in one slice */
     int   lanes;                           /* head rounded up to 16 */
     int   n_prefix, each;                  /* tails each * p … each * p + each - 1 stand on prefix p */
     int   prefix_max, n_seq, tail_max, max_rows; /* n_seq = n_prefix * each */
@@ -31,7 +33,7 @@ struct gpt2_cache {
     /* rows of the slice in work */
     int *id, *seq, *pos; /* (max_rows,) */
     unsigned char *want; /* (max_rows,) */
-    int    *group;       /* (max_rows + 1,) first rows of the groups that cache_attend makes */
+    int    *group;       /* (max_rows + 1,) first rows of the groups in work */
     size_t *place;       /* (max_rows,) where the logits of each wanted row go */
     int     n_place;
     float *x, *ln, *att; /* (max_rows, C) */

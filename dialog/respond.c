@@ -1,6 +1,6 @@
-/* respond: see respond.h.  Owns the walk of one turn: safety, prompt, N candidates over one shared prefix, their
- * judgement, the choice.  Refuses to know of databases, clocks and terminals.  What is kept between turns (cache, scratch)
- * changes the speed, never the result. */
+/* respond: see respond.h.  Owns the walk of a turn: safety, prompt, N candidates over one shared prefix, their judgement,
+ * the choice; and of many turns side by side, whose candidates are drawn in one batch.  Refuses to know of databases, clocks and
+ * terminals.  What is kept between turns (cache, scratch) changes the speed, never the result. */
 #include "dialog/respond.h"
 
 #include <math.h>
@@ -11,19 +11,28 @@
 
 #include "models/linear.h"
 
-enum { FORWARD_ROWS = 64 };
+enum { FORWARD_ROWS = 96 };
+
+/* A candidate being drawn: slot each * q + k is candidate k of the q-th walk, and its own sequence of the cache. */
+typedef struct {
+    int *id;   /* (tail,) drawn so far */
+    int  lead; /* the slot whose sequence holds all that was fed of it: its own or that of one that drew the same */
+    int  was;  /* lead one step before */
+    int  row;  /* of the logits that it draws from next */
+    int  goes_on;
+} slot;
 
 struct responder {
     gpt2             *fwd, *bwd;
     const safety     *rules;
     ivec              ban;       /* ids no reply may hold */
-    gpt2_cache       *cache;     /* of fwd; sized for the largest turn so far */
-    int               n_seq, tail;
-    float            *logits;    /* (n_seq, V) */
-    int              *drawn;     /* (n_seq, tail) ids of the candidates being decoded */
-    int              *live;      /* (n_seq,) candidates that go on */
-    unsigned char    *goes_on;   /* (n_seq,) */
-    gpt2_batch        batch;     /* (n_seq,) rows */
+    gpt2_cache       *cache;     /* of fwd; sized for the largest call so far */
+    int               turns, each, tail; /* at once, candidates of each, tokens of those */
+    float            *logits;    /* (turns * each, V) */
+    slot             *slot;      /* (turns * each,) */
+    int              *drawn;     /* (turns * each, tail) behind the slots */
+    int              *live;      /* (turns * each,) slots that go on, in order */
+    gpt2_batch        batch;     /* (turns * each,) rows */
     int               n_thread;  /* that may draw at once */
     sample_space    **space;     /* (n_thread,) */
     int              *seen;      /* (n_thread, n_ctx + tail) what the repetition penalty covers */
@@ -93,21 +102,21 @@ static void workspace_free(responder *r)
     for (int i = 0; r->space && i < r->n_thread; i++) sample_space_free(r->space[i]);
     free(r->space);
     free(r->logits);
+    free(r->slot);
     free(r->drawn);
     free(r->live);
-    free(r->goes_on);
     free(r->batch.id);
     free(r->batch.seq);
     free(r->batch.pos);
     free(r->batch.want);
     free(r->seen);
-    r->cache   = NULL;
-    r->space   = NULL;
-    r->logits  = NULL;
-    r->goes_on = NULL;
+    r->cache  = NULL;
+    r->space  = NULL;
+    r->logits = NULL;
+    r->slot   = NULL;
     r->drawn = r->live = r->seen = NULL;
     r->batch = (gpt2_batch){ 0 };
-    r->n_seq = r->tail = r->n_thread = 0;
+    r->turns = r->each = r->tail = r->n_thread = 0;
 }
 
 void responder_free(responder *r)
@@ -130,26 +139,29 @@ void responder_on_progress(responder *r, respond_progress *f, void *ctx)
 
 void responder_watch(responder *r, const respond_watch *w) { r->watch = w ? *w : (respond_watch){ .k = -1 }; }
 
+static int larger(int a, int b) { return a > b ? a : b; }
+
 /* Everything the token loop needs, allocated before it; grows when the options outgrow it. */
-static int workspace(responder *r, int n_cand, int max_new, err *e)
+static int workspace(responder *r, int turns, int n_cand, int max_new, err *e)
 {
-    if (r->cache && n_cand <= r->n_seq && max_new <= r->tail) return OK;
+    if (r->cache && turns <= r->turns && n_cand <= r->each && max_new <= r->tail) return OK;
     int    V = gpt2_cfg(r->fwd)->n_vocab, ctx = gpt2_cfg(r->fwd)->n_ctx, ok = 1;
-    int    n = n_cand > r->n_seq ? n_cand : r->n_seq, tail = max_new > r->tail ? max_new : r->tail;
+    int    n_turns = larger(turns, r->turns), each = larger(n_cand, r->each), tail = larger(max_new, r->tail);
     int    threads = omp_get_max_threads();
-    size_t N = (size_t)n, T, cells, logits, seen;
-    if (threads > n) threads = n;
-    if (threads < 1) threads = 1;
-    T = (size_t)threads;
+    size_t N, T, cells, logits, seen;
     workspace_free(r);
-    if (mul_size(N, (size_t)tail, &cells) || mul_size(N, (size_t)V, &logits) || mul_size(T, (size_t)ctx + (size_t)tail, &seen))
-        return err_set(e, E_LIMIT, "%d candidates of %d tokens are too many", n, tail);
-    r->cache = gpt2_cache_new(r->fwd, ctx, n, tail, n > FORWARD_ROWS ? n : FORWARD_ROWS, e);
+    if (mul_size((size_t)n_turns, (size_t)each, &N) || N > 1 << 20 || mul_size(N, (size_t)tail, &cells) || mul_size(N, (size_t)V, &logits) ||
+        mul_size((size_t)threads, (size_t)ctx + (size_t)tail, &seen))
+        return err_set(e, E_LIMIT, "%d times %d candidates of %d tokens are too many", n_turns, each, tail);
+    if (threads > (int)N) threads = (int)N;
+    if (threads < 1) threads = 1;
+    T        = (size_t)threads;
+    r->cache = gpt2_caches_new(r->fwd, n_turns, ctx, each, tail, N < FORWARD_ROWS ? FORWARD_ROWS / 2 : FORWARD_ROWS, e);
     if (!r->cache) return e && e->code ? e->code : E_NOMEM;
     r->logits     = calloc(logits, sizeof *r->logits);
+    r->slot       = calloc(N, sizeof *r->slot);
     r->drawn      = calloc(cells, sizeof *r->drawn);
     r->live       = calloc(N, sizeof *r->live);
-    r->goes_on    = calloc(N, 1);
     r->batch.id   = calloc(N, sizeof(int));
     r->batch.seq  = calloc(N, sizeof(int));
     r->batch.pos  = calloc(N, sizeof(int));
@@ -158,13 +170,15 @@ static int workspace(responder *r, int n_cand, int max_new, err *e)
     r->space      = calloc(T, sizeof *r->space);
     if (r->space) r->n_thread = threads;
     for (int i = 0; i < r->n_thread; i++) ok &= (r->space[i] = sample_space_new(V)) != NULL;
-    if (!ok || !r->logits || !r->drawn || !r->live || !r->goes_on || !r->batch.id || !r->batch.seq || !r->batch.pos ||
-        !r->batch.want || !r->seen || !r->space) {
+    if (!ok || !r->logits || !r->slot || !r->drawn || !r->live || !r->batch.id || !r->batch.seq || !r->batch.pos || !r->batch.want ||
+        !r->seen || !r->space) {
         workspace_free(r);
-        return err_set(e, E_NOMEM, "out of memory for %d candidates of %d tokens", n, tail);
+        return err_set(e, E_NOMEM, "out of memory for %d times %d candidates of %d tokens", n_turns, each, tail);
     }
     memset(r->batch.want, 1, N);
-    r->n_seq = n;
+    for (size_t i = 0; i < N; i++) r->slot[i].id = r->drawn + i * (size_t)tail;
+    r->turns = n_turns;
+    r->each  = each;
     r->tail  = tail;
     return OK;
 }
@@ -302,7 +316,9 @@ typedef struct { /* one turn under way */
     int                 n;
     ivec                prompt;
     int                 first;   /* oldest turn in the prompt */
-    const candidate    *given;   /* (o->n_cand,) tokens of candidates that are not to be drawn; NULL: draw them */
+    respond_job        *job;
+    int                 at;      /* which of the walks under way: its prefix of the cache */
+    int                 draws;   /* its candidates are to be drawn */
 } walk;
 
 static int clip_new(const responder *r, int max_new)
@@ -313,18 +329,27 @@ static int clip_new(const responder *r, int max_new)
     return max_new < half ? max_new : half;
 }
 
+size_t respond_job_bytes(const responder *r, const respond_opts *o)
+{
+    const gpt2_config *c = gpt2_cfg(r->fwd);
+    size_t positions = (size_t)c->n_ctx + (size_t)o->n_cand * (size_t)clip_new(r, o->max_new);
+    return sizeof(float) * (2 * positions * (size_t)c->n_layer * (size_t)c->n_embd + (size_t)o->n_cand * (size_t)c->n_vocab);
+}
+
 static int tell(const responder *r, int done, int total, int scoring, err *e)
 {
     if (!r->progress || r->progress(r->progress_ctx, done, total, scoring) == 0) return OK;
     return err_set(e, E_CANCEL, "stopped");
 }
 
-/* Draw the next token of candidate c (number k) from its logits, with scratch number `at`; returns 1 when it goes on. */
-static unsigned char draw(const responder *r, const walk *w, candidate *c, int k, const float *logits, int at)
+/* Draw the next token of candidate k with scratch number `at`; it goes on unless that ends it. */
+static void draw(const responder *r, const walk *w, int k, int at)
 {
     const respond_opts *o    = w->o;
+    candidate          *c    = &w->job->out->cand[k];
+    slot               *t    = &r->slot[w->at * r->each + k];
     int                 V    = gpt2_cfg(r->fwd)->n_vocab, sep = gpt2_about(r->fwd)->fmt.sep;
-    int                *ids  = r->drawn + (size_t)k * (size_t)r->tail;
+    const float        *logits = r->logits + (size_t)t->row * (size_t)V;
     int                 head = o->rep_scope == PENALTY_SCOPE_ALL ? (int)w->prompt.n : 0;
     int                *seen = r->seen + (size_t)at * ((size_t)gpt2_cfg(r->fwd)->n_ctx + (size_t)r->tail);
     sample_opts         s    = { .temperature = o->temperature, .top_k = o->top_k, .top_p = o->top_p, .top_p_rule = o->top_p_rule,
@@ -332,83 +357,117 @@ static unsigned char draw(const responder *r, const walk *w, candidate *c, int k
                                  .min_new = o->min_new < w->max_new ? o->min_new : w->max_new, .sep = sep, .ban = r->ban.v,
                                  .n_ban = (int)r->ban.n };
     if (head) memcpy(seen, w->prompt.v, (size_t)head * sizeof(int));
-    if (c->n) memcpy(seen + head, ids, (size_t)c->n * sizeof(int));
+    if (c->n) memcpy(seen + head, t->id, (size_t)c->n * sizeof(int));
     double u  = rng_unit(o->seed, (uint64_t)(o->first_cand + k), (uint64_t)c->n);
-    int    id = sample_draw(logits, V, &s, seen, head + c->n, ids, c->n, u, r->space[at]);
+    int    id = sample_draw(logits, V, &s, seen, head + c->n, t->id, c->n, u, r->space[at]);
     if (k == r->watch.k)
-        r->watch.draw(r->watch.ctx, &(respond_draw){ c->n, logits, V, &s, seen, ids, head + c->n, c->n, u, id });
+        r->watch.draw(r->watch.ctx, &(respond_draw){ c->n, logits, V, &s, seen, t->id, head + c->n, c->n, u, id });
     c->fwd += sample_logprob(logits, V, id);
-    if (id == sep) {
-        c->ended = 1;
-        return 0;
-    }
-    ids[c->n++] = id;
-    return c->n < w->max_new;
+    if (id == sep) c->ended = 1;
+    else t->id[c->n++] = id;
+    t->goes_on = id != sep && c->n < w->max_new;
 }
 
-/* One draw for each live candidate; live row i reads logits + i * stride.  Who is done leaves the list.  Draws share
- * nothing, so threads change nothing. */
-static int draw_all(responder *r, const walk *w, candidate *cand, int n_live, size_t stride)
+/* One draw for each of n live slots.  Who is done leaves the list; how many stay is returned.  Draws share nothing, so threads
+ * change nothing. */
+static int draw_all(responder *r, walk *const *w, int n)
 {
     int still = 0, threads = omp_get_max_threads() < r->n_thread ? omp_get_max_threads() : r->n_thread;
-#pragma omp parallel for schedule(static) num_threads(threads) if (n_live > 1)
-    for (int i = 0; i < n_live; i++) {
-        int k         = r->live[i];
-        r->goes_on[i] = draw(r, w, &cand[k], k, r->logits + (size_t)i * stride, omp_get_thread_num());
-    }
-    for (int i = 0; i < n_live; i++)
-        if (r->goes_on[i]) r->live[still++] = r->live[i];
+#pragma omp parallel for schedule(static) num_threads(threads) if (n > 1)
+    for (int i = 0; i < n; i++) draw(r, w[r->live[i] / r->each], r->live[i] % r->each, omp_get_thread_num());
+    for (int i = 0; i < n; i++)
+        if (r->slot[r->live[i]].goes_on) r->live[still++] = r->live[i];
     return still;
 }
 
-/* All candidates of the turn.  The prompt's last position feeds each one's first draw; then one row per live candidate and
- * step. */
-static int generate(responder *r, const walk *w, candidate *cand, int *evaluated, err *e)
+/* The batch that feeds what n live slots drew last.  Candidates of a turn that have drawn the same tokens so far share a row and
+ * the sequence of the first of them; who parts from it takes a copy of what was fed. */
+static void feed_all(responder *r, walk *const *w, int n)
 {
-    int N = w->o->n_cand, n_live, P = (int)w->prompt.n, got;
-    got = gpt2_sync(r->fwd, r->cache, w->prompt.v, P, r->logits, evaluated, e);
-    if (got) return got;
-    for (int k = 0; k < N; k++) r->live[k] = k;
-    n_live = draw_all(r, w, cand, N, 0);
-    while (n_live > 0) {
-        got = tell(r, N - n_live, N, 0, e);
-        if (got) return got;
-        r->batch.n = n_live;
-        for (int i = 0; i < n_live; i++) {
-            const candidate *c = &cand[r->live[i]];
-            r->batch.id[i]  = r->drawn[(size_t)r->live[i] * (size_t)r->tail + (size_t)(c->n - 1)];
-            r->batch.seq[i] = r->live[i];
-            r->batch.pos[i] = P + c->n - 1;
+    gpt2_batch *b = &r->batch;
+    b->n          = 0;
+    for (int i = 0; i < n; i++) r->slot[r->live[i]].was = r->slot[r->live[i]].lead;
+    for (int i = 0; i < n; i++) {
+        int         s = r->live[i], first = s / r->each * r->each, j = i - 1;
+        slot       *t = &r->slot[s], *before = NULL;
+        const walk *mine = w[s / r->each];
+        int         fed = mine->job->out->cand[s - first].n - 1, id = t->id[fed];
+        for (; j >= 0 && r->live[j] >= first && !before; j--) {
+            slot *other = &r->slot[r->live[j]];
+            if (other->was == t->was && other->id[fed] == id) before = other;
         }
-        got = gpt2_forward(r->fwd, r->cache, &r->batch, r->logits, e);
-        if (got) return got;
-        n_live = draw_all(r, w, cand, n_live, (size_t)gpt2_cfg(r->fwd)->n_vocab);
+        if (before) {
+            t->lead = before->lead;
+            t->row  = before->row;
+            continue;
+        }
+        if (t->lead != s) gpt2_cache_copy_tail(r->cache, t->lead, s);
+        t->lead        = s;
+        t->row         = b->n++;
+        b->id[t->row]  = id;
+        b->seq[t->row] = s;
+        b->pos[t->row] = (int)mine->prompt.n + fed;
     }
-    return OK;
+}
+
+/* The prompt of a walk into its prefix of the cache; its last position feeds each candidate's first draw. */
+static int start(responder *r, walk *w, err *e)
+{
+    int    first = w->at * r->each;
+    size_t V = (size_t)gpt2_cfg(r->fwd)->n_vocab;
+    for (int k = 0; k < w->o->n_cand; k++) {
+        r->slot[first + k].lead = first; /* nothing is fed yet: one sequence is as good as another */
+        r->slot[first + k].row  = first;
+    }
+    return gpt2_sync_at(r->fwd, r->cache, w->at, w->prompt.v, (int)w->prompt.n, r->logits + (size_t)first * V, &w->job->out->evaluated, e);
+}
+
+/* All candidates of the walks w (n,) that have started: one row for each live candidate, or several that are the same so far, and
+ * step. */
+static int generate(responder *r, walk *const *w, int n, err *e)
+{
+    int total = 0, n_live, got = OK;
+    for (int i = 0; i < n; i++) {
+        if (!w[i]->draws) continue;
+        for (int k = 0; k < w[i]->o->n_cand; k++) r->live[total++] = i * r->each + k;
+    }
+    n_live = draw_all(r, w, total);
+    while (n_live > 0 && got == OK) {
+        got = tell(r, total - n_live, total, 0, e);
+        if (got) return got;
+        feed_all(r, w, n_live);
+        got = gpt2_forward(r->fwd, r->cache, &r->batch, r->logits, e);
+        if (got == OK) n_live = draw_all(r, w, n_live);
+    }
+    return got;
 }
 
 /* Given tokens take the place of drawn ones. */
-static int take(responder *r, const walk *w, candidate *cand, int n, err *e)
+static int take(responder *r, const walk *w, err *e)
 {
-    for (int k = 0; k < n; k++) {
-        if (w->given[k].n < 0 || w->given[k].n > w->max_new)
-            return err_set(e, E_ARG, "candidate %d has %d tokens, at most %d can be drawn", k, w->given[k].n, w->max_new);
-        cand[k].n     = w->given[k].n;
-        cand[k].ended = w->given[k].ended;
-        cand[k].fwd   = NAN;
-        if (cand[k].n) memcpy(r->drawn + (size_t)k * (size_t)r->tail, w->given[k].id, (size_t)cand[k].n * sizeof(int));
+    for (int k = 0; k < w->o->n_cand; k++) {
+        const candidate *from = &w->job->given[k];
+        candidate       *c    = &w->job->out->cand[k];
+        if (from->n < 0 || from->n > w->max_new)
+            return err_set(e, E_ARG, "candidate %d has %d tokens, at most %d can be drawn", k, from->n, w->max_new);
+        c->n     = from->n;
+        c->ended = from->ended;
+        c->fwd   = NAN;
+        if (c->n) memcpy(r->slot[w->at * r->each + k].id, from->id, (size_t)c->n * sizeof(int));
     }
     return OK;
 }
 
 /* Texts and fates: empty, equal to an earlier one, blocked, an echo. */
-static int look_at(const responder *r, candidate *cand, int n, str user, arena *a, err *e)
+static int look_at(const responder *r, const walk *w, err *e)
 {
-    for (int k = 0; k < n; k++) {
+    candidate *cand = w->job->out->cand;
+    arena     *a    = w->job->a;
+    for (int k = 0; k < w->o->n_cand; k++) {
         candidate *c = &cand[k];
         int       *ids = arena_new(a, (size_t)c->n, sizeof *ids);
         if (!ids) return no_memory(e);
-        if (c->n) memcpy(ids, r->drawn + (size_t)k * (size_t)r->tail, (size_t)c->n * sizeof *ids);
+        if (c->n) memcpy(ids, r->slot[w->at * r->each + k].id, (size_t)c->n * sizeof *ids);
         c->id   = ids;
         int got = decode(r, c->id, c->n, a, &c->text, e);
         if (got) return got;
@@ -424,7 +483,7 @@ static int look_at(const responder *r, candidate *cand, int n, str user, arena *
         } else {
             got = judge(r, c->text, WHERE_REPLY, a, &c->v, e);
             if (got) return got;
-            c->fate = c->v.action == RULE_BLOCK ? CAND_BLOCKED : respond_is_echo(user, c->text) ? CAND_ECHO : CAND_OK;
+            c->fate = c->v.action == RULE_BLOCK ? CAND_BLOCKED : respond_is_echo(w->job->out->user_text, c->text) ? CAND_ECHO : CAND_OK;
         }
     }
     return OK;
@@ -725,32 +784,15 @@ static int show(const responder *r, reply *out, arena *a, err *e)
     return got ? got : encode(r, out->text, a, &out->id, &out->n_id, e);
 }
 
-static int answer(responder *r, walk *w, arena *a, reply *out, err *e)
+/* What is there before the models are asked: the user's line judged and tokenised, the turns, the prompt, the list of candidates.
+ * *asks: there is something to ask them. */
+static int begin(responder *r, walk *w, int *asks, err *e)
 {
-    const respond_opts *o = w->o;
-    int got = make_prompt(r, w, &out->cut, e);
-    if (got) return got;
-    digest_ids(&w->prompt, out->prompt_digest);
-    got = workspace(r, o->n_cand, w->max_new, e);
-    if (got) return got;
-    out->n    = o->n_cand;
-    out->cand = arena_new(a, (size_t)o->n_cand, sizeof *out->cand);
-    if (!out->cand) return no_memory(e);
-    for (int k = 0; k < out->n; k++) out->cand[k] = (candidate){ .dup_of = -1, .bwd = NAN, .score = NAN, .v = { .rule = -1 } };
-    got = w->given ? take(r, w, out->cand, out->n, e) : generate(r, w, out->cand, &out->evaluated, e);
-    if (got == OK) got = look_at(r, out->cand, out->n, out->user_text, a, e);
-    if (got == OK && w->given) got = score_forward(r, &w->prompt, out->cand, out->n, e);
-    if (got == OK) got = tell(r, out->n, out->n, 1, e);
-    if (got == OK && needs_reverse(o->mode))
-        got = score_reverse(r, w->turns + w->first, w->n - w->first, out->cand, out->n, o, e);
-    if (got == OK) got = respond_rank(out->cand, out->n, o, &out->chosen, e);
-    if (got) return got;
-    return out->chosen >= 0 ? show(r, out, a, e) : say(r, out, REPLY_STOCK, stock_line(o->lang), a, e);
-}
-
-int respond_given(responder *r, const turn *hist, int n, str user, const respond_opts *o, const candidate *given, arena *a, reply *out, err *e)
-{
+    respond_job        *j   = w->job;
+    reply              *out = j->out;
+    const respond_opts *o   = j->o;
     *out    = (reply){ .chosen = -1, .user_v = { .rule = -1 } };
+    *asks   = 0;
     int got = respond_opts_check(o, e);
     if (got == OK) got = check_mode(r, o->mode, e);
     if (got) return got;
@@ -759,21 +801,97 @@ int respond_given(responder *r, const turn *hist, int n, str user, const respond
     out->rules_digest = r->rules ? safety_digest(r->rules) : "";
     out->numerics     = r->numerics;
 
-    out->user_text = arena_str(a, user, e);
+    out->user_text = arena_str(j->a, j->user, e);
     if (!out->user_text.s) return E_NOMEM;
-    got = judge(r, out->user_text, WHERE_USER, a, &out->user_v, e);
+    got = judge(r, out->user_text, WHERE_USER, j->a, &out->user_v, e);
     if (got == OK && out->user_v.action >= RULE_REDACT)
-        got = safety_redact(r->rules, out->user_text, &out->user_v, a, &out->user_text, e);
-    if (got == OK) got = encode(r, out->user_text, a, &out->user_id, &out->n_user_id, e);
+        got = safety_redact(r->rules, out->user_text, &out->user_v, j->a, &out->user_text, e);
+    if (got == OK) got = encode(r, out->user_text, j->a, &out->user_id, &out->n_user_id, e);
     if (got) return got;
-    if (out->user_v.action == RULE_BLOCK) return say(r, out, REPLY_REFUSED, refusal(r, &out->user_v, o->lang), a, e);
-    if (out->n_user_id == 0) return say(r, out, REPLY_STOCK, stock_line(o->lang), a, e);
+    if (out->user_v.action == RULE_BLOCK) return say(r, out, REPLY_REFUSED, refusal(r, &out->user_v, o->lang), j->a, e);
+    if (out->n_user_id == 0) return say(r, out, REPLY_STOCK, stock_line(o->lang), j->a, e);
 
-    walk w = { .o = o, .max_new = clip_new(r, o->max_new), .given = given };
-    got    = gather_turns(r, hist, n, out, a, &w, e);
-    if (got == OK) got = answer(r, &w, a, out, e);
-    ivec_free(&w.prompt);
-    return got;
+    w->o       = o;
+    w->max_new = clip_new(r, o->max_new);
+    got        = gather_turns(r, j->hist, j->n, out, j->a, w, e);
+    if (got == OK) got = make_prompt(r, w, &out->cut, e);
+    if (got) return got;
+    digest_ids(&w->prompt, out->prompt_digest);
+    out->n    = o->n_cand;
+    out->cand = arena_new(j->a, (size_t)out->n, sizeof *out->cand);
+    if (!out->cand) return no_memory(e);
+    for (int k = 0; k < out->n; k++) out->cand[k] = (candidate){ .dup_of = -1, .bwd = NAN, .score = NAN, .v = { .rule = -1 } };
+    *asks = 1;
+    return OK;
+}
+
+/* What comes after the drawing: judgement and choice. */
+static int finish(responder *r, walk *w, err *e)
+{
+    reply              *out = w->job->out;
+    const respond_opts *o   = w->o;
+    int                 got = look_at(r, w, e);
+    if (got == OK && w->job->given) got = score_forward(r, &w->prompt, out->cand, out->n, e);
+    if (got == OK) got = tell(r, out->n, out->n, 1, e);
+    if (got == OK && needs_reverse(o->mode))
+        got = score_reverse(r, w->turns + w->first, w->n - w->first, out->cand, out->n, o, e);
+    if (got == OK) got = respond_rank(out->cand, out->n, o, &out->chosen, e);
+    if (got) return got;
+    return out->chosen >= 0 ? show(r, out, w->job->a, e) : say(r, out, REPLY_STOCK, stock_line(o->lang), w->job->a, e);
+}
+
+/* The walks w (n,) that ask the models, all at once.  What goes wrong with one stays with it. */
+static void ask(responder *r, walk *const *w, int n)
+{
+    int n_cand = 1, max_new = 1, got;
+    err why = { 0 };
+    for (int i = 0; i < n; i++) {
+        w[i]->at = i;
+        n_cand   = larger(n_cand, w[i]->o->n_cand);
+        max_new  = larger(max_new, w[i]->max_new);
+    }
+    got = workspace(r, n, n_cand, max_new, &why);
+    for (int i = 0; i < n; i++) {
+        respond_job *j = w[i]->job;
+        if (got) j->e = why;
+        else w[i]->draws = (j->given ? take(r, w[i], &j->e) : start(r, w[i], &j->e)) == OK && !j->given;
+    }
+    if (got == OK) got = generate(r, w, n, &why);
+    for (int i = 0; i < n; i++) {
+        respond_job *j = w[i]->job;
+        if (got && w[i]->draws) j->e = why;
+        if (j->e.code == OK) finish(r, w[i], &j->e);
+    }
+}
+
+int respond_many(responder *r, respond_job *job, int n, err *e)
+{
+    walk  *w    = calloc((size_t)n + 1, sizeof *w);
+    walk **asks = calloc((size_t)n + 1, sizeof *asks);
+    int    k = 0, yes, bad = -1;
+    for (int i = 0; i < n; i++) {
+        job[i].e = (err){ 0 };
+        if (!w || !asks) {
+            no_memory(&job[i].e);
+            continue;
+        }
+        w[i].job = &job[i];
+        if (begin(r, &w[i], &yes, &job[i].e) == OK && yes) asks[k++] = &w[i];
+    }
+    if (k) ask(r, asks, k);
+    for (int i = n - 1; i >= 0; i--) {
+        if (w) ivec_free(&w[i].prompt);
+        if (job[i].e.code) bad = i;
+    }
+    free(w);
+    free(asks);
+    if (bad >= 0 && e) *e = job[bad].e;
+    return bad >= 0 ? job[bad].e.code : OK;
+}
+
+int respond_given(responder *r, const turn *hist, int n, str user, const respond_opts *o, const candidate *given, arena *a, reply *out, err *e)
+{
+    return respond_many(r, &(respond_job){ .hist = hist, .n = n, .user = user, .o = o, .given = given, .a = a, .out = out }, 1, e);
 }
 
 int respond(responder *r, const turn *hist, int n, str user, const respond_opts *o, arena *a, reply *out, err *e)

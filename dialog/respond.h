@@ -114,6 +114,22 @@ void responder_watch(responder *r, const respond_watch *w); /* copied; NULL: wat
  *     all of them), newest first,
  *     cut alike for all when the longest candidate leaves no room for more. */
 int respond(responder *r, const turn *hist, int n, str user, const respond_opts *o, arena *a, reply *out, err *e);
+/* Many turns at once: the arguments of respond() (or respond_given()) for each, and what it would have said.  Their candidates are drawn
+ * side by side, all rows of a step in one forward; every job gets what it would get alone, to the bit, and what is wrong with one
+ * disturbs no other.  Returns OK, or the code of the first job that failed, when all have been seen to. */
+typedef struct {
+    const turn         *hist; /* (n,) */
+    int                 n;
+    str                 user;
+    const respond_opts *o;
+    const candidate    *given; /* NULL: draw them */
+    arena              *a;
+    reply              *out;
+    err                 e; /* e.code OK: *out is there */
+} respond_job;
+int respond_many(responder *r, respond_job *job, int n, err *e);
+/* Bytes that a job of these options adds to the working memory: prefix and tails of the cache, logits. */
+size_t respond_job_bytes(const responder *r, const respond_opts *o);
 /* Tokenise a turn's text into the arena (for histories that come as text). */
 int respond_turn(responder *r, str text, int speaker, arena *a, turn *out, err *e);
 

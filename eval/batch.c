@@ -14,7 +14,7 @@
 #include "dialog/json.h"
 #include "eval/tokenise.h"
 
-enum { LINE_MAX_BYTES = 1 << 30, PER_WORKER = 4 /* contexts between two writes */ };
+enum { LINE_MAX_BYTES = 1 << 30, TOGETHER_MAX = 16, TOGETHER_BYTES = 256 << 20 };
 
 static int no_memory(err *e) { return err_set(e, E_NOMEM, "batch: out of memory"); }
 
@@ -110,42 +110,69 @@ static int score_reference(responder *r, const turn *turns, int n, str ref, cons
     return got;
 }
 
-static int answer(responder *r, const testset *t, int item, const respond_opts *o, arena *a, json_t **line, err *e)
+typedef struct { /* an item under way */
+    turn        *turns; /* (n_turn,) */
+    respond_opts opts;
+    reply        rep;
+    double       logp;
+    int          tokens;
+    err          e;
+} item_work;
+
+/* Its turns and options; the job that asks for its reply. */
+static int prepare(responder *r, const testset *t, int item, const respond_opts *o, arena *a, item_work *w, respond_job *job)
 {
     const test_item *x = &t->item[item];
-    respond_opts     mine = *o;
-    turn            *turns = arena_new(a, (size_t)x->n_turn, sizeof *turns);
-    reply            rep;
-    double           logp = NAN;
-    int              tokens = 0, got = turns ? OK : no_memory(e);
-    mine.seed = rng_u64(o->seed, (uint64_t)item, 0);
+    int              got;
+    *w       = (item_work){ .opts = *o, .turns = arena_new(a, (size_t)x->n_turn, sizeof *w->turns), .logp = NAN };
+    w->opts.seed = rng_u64(o->seed, (uint64_t)item, 0);
+    got      = w->turns ? OK : no_memory(&w->e);
     for (int i = 0; i < x->n_turn && got == OK; i++) {
-        got = respond_turn(r, x->turn[i], (x->n_turn - 1 - i) & 1, a, &turns[i], e);
-        if (got == OK && turns[i].n == 0) turns[i].hidden = 1;
+        got = respond_turn(r, x->turn[i], (x->n_turn - 1 - i) & 1, a, &w->turns[i], &w->e);
+        if (got == OK && w->turns[i].n == 0) w->turns[i].hidden = 1;
     }
-    if (got == OK) got = respond(r, turns, x->n_turn - 1, x->turn[x->n_turn - 1], &mine, a, &rep, e);
-    if (got == OK && x->n_ref) got = score_reference(r, turns, x->n_turn, x->ref[0], &mine, a, &logp, &tokens, e);
-    if (got == OK) *line = item_json(item, &rep, mine.seed, logp, tokens);
+    *job = (respond_job){ .hist = w->turns, .n = x->n_turn - 1, .user = x->turn[x->n_turn - 1], .o = &w->opts, .a = a, .out = &w->rep };
     return got;
 }
 
 /* The line of an item; what is wrong with the item alone becomes its line. */
-static int line_of(responder *r, const testset *t, int item, const respond_opts *o, arena *a, char **line, err *e)
+static int line_of(int item, const item_work *w, char **line, err *e)
 {
     json_t *j = NULL;
-    err     why = { 0 };
-    int     got = answer(r, t, item, o, a, &j, &why);
-    if (got == E_LIMIT || got == E_ARG || got == E_FORMAT) {
-        j   = json_pack("{s:i, s:s, s:s, s:i, s:[], s:n, s:o}", "item", item, "reply", "", "kind", "error", "chosen", -1, "candidates", "reference", "error", js_text(str_of(why.msg)));
+    int     got = w->e.code;
+    if (got == OK) {
+        j = item_json(item, &w->rep, w->opts.seed, w->logp, w->tokens);
+    } else if (got == E_LIMIT || got == E_ARG || got == E_FORMAT) {
+        j   = json_pack("{s:i, s:s, s:s, s:i, s:[], s:n, s:o}", "item", item, "reply", "", "kind", "error", "chosen", -1, "candidates", "reference", "error", js_text(str_of(w->e.msg)));
         got = OK;
     }
     *line = j ? json_dumps(j, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(j);
     if (got) {
-        if (e) *e = why;
+        if (e) *e = w->e;
         return err_prefix(e, "test item %d", item + 1);
     }
     return *line ? OK : no_memory(e);
+}
+
+/* The lines of items from … from + n - 1, all of whose replies are drawn side by side.  An error leaves the lines of the items before it. */
+static int lines_of(responder *r, const testset *t, int from, int n, const respond_opts *o, arena *a, char **line, err *e)
+{
+    item_work   *w   = arena_new(a, (size_t)n, sizeof *w);
+    respond_job *job = arena_new(a, (size_t)n, sizeof *job);
+    int         *of  = arena_new(a, (size_t)n, sizeof *of), k = 0, got = OK;
+    if (!w || !job || !of) return no_memory(e);
+    for (int i = 0; i < n; i++)
+        if (prepare(r, t, from + i, o, a, &w[i], &job[k]) == OK) of[k++] = i;
+    respond_many(r, job, k, NULL);
+    for (int q = 0; q < k; q++) {
+        const test_item *x = &t->item[from + of[q]];
+        item_work       *i = &w[of[q]];
+        i->e = job[q].e;
+        if (i->e.code == OK && x->n_ref) score_reference(r, i->turns, x->n_turn, x->ref[0], &i->opts, a, &i->logp, &i->tokens, &i->e);
+    }
+    for (int i = 0; i < n && got == OK; i++) got = line_of(from + i, &w[i], &line[i], e);
+    return got;
 }
 
 /* ---- the file -------------------------------------------------------------------------------------------------- */
@@ -212,63 +239,110 @@ static int finish_part(FILE *f, const char *part, const char *path, err *e)
     return OK;
 }
 
-/* Items from … to - 1, each worker on contexts of its own; the lines in order. */
-static int run_piece(responder *const *r, int n_r, const testset *t, const respond_opts *o, int from, int to, char **line, err *e)
+/* ---- the run --------------------------------------------------------------------------------------------------- */
+
+typedef struct { /* shared by the workers; touched by one at a time */
+    const testset *t;
+    int            workers, together;
+    int            next, written; /* items that somebody took; lines in the file */
+    char         **line;          /* (t->n,) those that wait for the ones before them */
+    FILE          *f;
+    const char    *part;
+    batch_progress *progress;
+    void          *ctx;
+    int            code, at;      /* the first item's error, whoever met it; the progress function's is behind all of them */
+    err            e;
+} batch_run;
+
+static void fail(batch_run *b, int code, int at, const err *why)
 {
-    int worst = OK, at = to;
-    for (int i = from; i < to; i++) line[i - from] = NULL;
-#pragma omp parallel num_threads(n_r) if (n_r > 1)
+    if (b->code && at >= b->at) return;
+    b->code = code;
+    b->at   = at;
+    b->e    = *why;
+}
+
+/* The next items for a worker: less than it could have when few are left, so that everybody has some. */
+static int take(batch_run *b, int *from)
+{
+    int left = b->t->n - b->next, n = (left + 2 * b->workers - 1) / (2 * b->workers);
+    if (b->code) return 0;
+    if (n > b->together) n = b->together;
+    *from = b->next;
+    b->next += n;
+    return n;
+}
+
+/* Lines (n,) of items from … are there; those that are due are written, in order. */
+static void give(batch_run *b, int from, int n, char **line, int code, const err *why)
+{
+    err e = { 0 };
+    int ok = 1, before = b->written;
+    for (int i = 0; i < n; i++) b->line[from + i] = line[i];
+    if (code) {
+        while (n > 0 && !line[n - 1]) n--;
+        fail(b, code, from + n, why);
+    }
+    for (char **l; b->written < b->t->n && *(l = &b->line[b->written]) && ok; b->written++) {
+        ok = fputs(*l, b->f) >= 0 && fputc('\n', b->f) >= 0;
+        free(*l);
+        *l = NULL;
+    }
+    if (!ok || fflush(b->f) != 0) fail(b, err_set(&e, E_IO, "%s: cannot write: %s", b->part, strerror(errno)), -1, &e);
+    else if (b->written > before && b->progress && b->progress(b->ctx, b->written, b->t->n) && !b->code)
+        fail(b, err_set(&e, E_CANCEL, "stopped after %d of %d", b->written, b->t->n), b->t->n, &e);
+}
+
+/* Every worker on items of its own. */
+static void run_all(batch_run *b, responder *const *r, const respond_opts *o)
+{
+#pragma omp parallel num_threads(b->workers) if (b->workers > 1)
     {
         arena a = { 0 };
-#pragma omp for schedule(dynamic, 1)
-        for (int i = from; i < to; i++) {
-            err mine = { 0 };
-            int got;
-#pragma omp critical(batch_responder)
-            got = worst;
-            if (got) continue;
+        char *line[TOGETHER_MAX];
+        for (;;) {
+            err e = { 0 };
+            int from = 0, n, code;
+#pragma omp critical(batch_run)
+            n = take(b, &from);
+            if (n == 0) break;
+            memset(line, 0, sizeof line);
             arena_reset(&a);
-            got = line_of(r[n_r > 1 ? omp_get_thread_num() : 0], t, i, o, &a, &line[i - from], &mine);
-#pragma omp critical(batch_responder)
-            if (got && i < at) { /* the first item's error, whoever met it */
-                worst = got;
-                at    = i;
-                if (e) *e = mine;
-            }
+            code = lines_of(r[b->workers > 1 ? omp_get_thread_num() : 0], b->t, from, n, o, &a, line, &e);
+#pragma omp critical(batch_run)
+            give(b, from, n, line, code, &e);
         }
         arena_free(&a);
     }
-    return worst;
 }
 
-static int write_piece(FILE *f, const char *part, char **line, int n, err *e)
+int batch_together(const responder *r, const respond_opts *o)
 {
-    for (int i = 0; i < n; i++)
-        if (fputs(line[i], f) < 0 || fputc('\n', f) < 0) return err_set(e, E_IO, "%s: cannot write: %s", part, strerror(errno));
-    return fflush(f) == 0 ? OK : err_set(e, E_IO, "%s: cannot write: %s", part, strerror(errno));
+    size_t fit = TOGETHER_BYTES / respond_job_bytes(r, o);
+    return fit > TOGETHER_MAX ? TOGETHER_MAX : fit < 1 ? 1 : (int)fit;
 }
 
-int batch_generate(responder *const *r, int n_r, const testset *t, const respond_opts *o, const char *path, batch_progress *f, void *ctx, err *e)
+int batch_generate(responder *const *r, int n_r, int together, const testset *t, const respond_opts *o, const char *path, batch_progress *f, void *ctx, err *e)
 {
-    buf   part = { 0 };
-    FILE *out  = NULL;
-    int   done = 0, got = check_settings(r[0], t, o, path, e), piece = PER_WORKER * n_r;
+    buf       part = { 0 };
+    batch_run b    = { .t = t, .workers = n_r, .together = together ? together : batch_together(r[0], o), .progress = f, .ctx = ctx };
+    int       got  = together < 0 || together > TOGETHER_MAX ? err_set(e, E_ARG, "%d contexts at once, wanted 1 to %d", together, TOGETHER_MAX) : check_settings(r[0], t, o, path, e);
     if (got || access(path, F_OK) == 0) return got;
-    char **line = calloc((size_t)piece, sizeof *line);
+    b.line = calloc((size_t)t->n + 1, sizeof *b.line);
     buf_fmt(&part, "%s.part", path);
-    if (!line || part.oom) got = no_memory(e);
-    if (got == OK) got = open_part(part.s, t->n, &out, &done, e);
-    while (got == OK && done < t->n) {
-        int to = t->n - done < piece ? t->n : done + piece;
-        got = run_piece(r, n_r, t, o, done, to, line, e);
-        if (got == OK) got = write_piece(out, part.s, line, to - done, e);
-        for (int i = 0; i < to - done; i++) free(line[i]);
-        if (got == OK) done = to;
-        if (got == OK && f && f(ctx, done, t->n)) got = err_set(e, E_CANCEL, "stopped after %d of %d", done, t->n);
+    b.part = part.s;
+    if (!b.line || part.oom) got = no_memory(e);
+    if (got == OK) got = open_part(part.s, t->n, &b.f, &b.written, e);
+    b.next = b.written;
+    if (got == OK && f && f(ctx, b.written, t->n)) got = err_set(e, E_CANCEL, "stopped after %d of %d", b.written, t->n);
+    if (got == OK) {
+        run_all(&b, r, o);
+        if ((got = b.code) && e) *e = b.e;
     }
-    if (got == OK) got = finish_part(out, part.s, path, e);
-    if (out && fclose(out) != 0 && got == OK) got = err_set(e, E_IO, "%s: cannot close it", path);
-    free(line);
+    if (got == OK) got = finish_part(b.f, part.s, path, e);
+    if (b.f && fclose(b.f) != 0 && got == OK) got = err_set(e, E_IO, "%s: cannot close it", path);
+    for (int i = 0; b.line && i < t->n; i++) free(b.line[i]);
+    free(b.line);
     buf_free(&part);
     return got;
 }

@@ -23,11 +23,16 @@ typedef struct {
 /* Everything lives in `a`.  Errors name file and line. */
 int system_read(system_spec *s, const char *path, arena *a, err *e);
 
-/* Told after each piece of work; non-zero stops the run with E_CANCEL (what is done stays). */
+/* Told at the start and whenever lines have been written; non-zero stops the run with E_CANCEL (what is done stays). */
 typedef int batch_progress(void *ctx, int done, int total);
 
+/* Contexts that batch_generate answers side by side with each responder when it is not told: what 256 MB of keys, values and logits hold, at
+ * most 16. */
+int batch_together(const responder *r, const respond_opts *o);
 /* Replies of item i are respond()'s with seed rng_u64(o->seed, i, 0), as `duet reply` has for line i.  n_r responders of the same models and rules
- * share the work, each on contexts of its own; their number changes nothing in the result.  The lines go to <path>.part, whole lines of
+ * share the work, each on contexts of its own, `together` of them at a time (1 to 16, 0: batch_together()); neither number changes the result.
+ * Memory: respond_job_bytes() for each context under way, and the lines that wait for one before them.  There is no padding in a batch, so
+ * items need not be sorted by length: they are taken in order, and a kill loses only what is under way.  The lines go to <path>.part, whole lines of
  * which are kept when it is there already, and <path> appears when all is done; when <path> is there, nothing is done.  <path>.settings says what
  * made it (set, models, rules, options, arithmetic); a file there that says something else is E_ARG.
  *
@@ -35,7 +40,7 @@ typedef int batch_progress(void *ctx, int done, int total);
  * "ended"}], "reference": {"logp", "tokens"}}; reference: the first one under the forward model, its separator included (null without).  An item
  * that cannot be answered (a text too long for the rules, a character that the vocabulary lacks) has an empty reply, kind "error" and "error":
  * why; the run goes on.  Memory and files that fail stop it. */
-int batch_generate(responder *const *r, int n_r, const testset *t, const respond_opts *o, const char *path, batch_progress *f, void *ctx, err *e);
+int batch_generate(responder *const *r, int n_r, int together, const testset *t, const respond_opts *o, const char *path, batch_progress *f, void *ctx, err *e);
 
 /* Two perplexities of the references from the lines of batch_generate: exp(sum of NLL / sum of tokens), and DialoGPT's exp(mean over items of NLL /
  * tokens); and that of the sum per character and per word (tokenise: TOKENISE_…) of the references, so that vocabularies compare.  NaN without. */

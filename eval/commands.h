@@ -8,13 +8,14 @@
 int cmd_eval(int argc, char **argv, err *e);  /* eval_commands.c */
 int cmd_rank(int argc, char **argv, err *e);  /* rank_commands.c */
 int cmd_audit(int argc, char **argv, err *e); /* audit_commands.c */
+int cmd_bench(int argc, char **argv, err *e); /* bench.c */
 
 /* ---- set_commands.c ---- */
 
 typedef struct {
     const char        *set, *out;
     const char *const *systems; /* (n,) settings files */
-    int                n, limit, threads, listed, kind /* TOKENISE_… */, json, markdown;
+    int                n, limit, threads, together, listed, kind /* TOKENISE_… */, json, markdown;
     doubt_opts         doubt;
 } set_options;
 int eval_set(const set_options *o, err *e); /* prints the table (or JSON, Markdown), leaves everything in the folder `out` */

@@ -18,7 +18,7 @@ typedef struct {
     doubt_opts doubt;
     const char *set, *out;
     opt_list   systems;
-    int        limit, threads, listed;
+    int        limit, threads, together, listed;
     const char *word[64];
     int        n_words;
     /* derived */
@@ -155,12 +155,13 @@ static int check_words(eval_job *j, err *e)
     if (j->set && (j->hyp.n || j->ref.n)) return err_set(e, E_ARG, "--set brings its own references and --systems the replies: no --hyp and --ref beside them");
     if (j->set && !j->systems.n) return err_set(e, E_ARG, "--set: whose replies? --systems FILE…");
     if (j->set && !j->out) return err_set(e, E_ARG, "--set: no folder for what comes out: -o DIR");
-    if (!j->set && (j->systems.n || j->out || j->limit || j->threads)) return err_set(e, E_ARG, "--systems, -o, --limit and --threads go with --set");
+    if (!j->set && (j->systems.n || j->out || j->limit || j->threads || j->together)) return err_set(e, E_ARG, "--systems, -o, --limit, --threads and --together go with --set");
     if (j->n_words && !j->set) return err_set(e, E_ARG, "what is '%s' for?", j->word[0]);
     if (j->systems.n + j->n_words > 64) return err_set(e, E_ARG, "more than 64 systems");
     for (int i = 0; i < j->n_words; i++) j->systems.v[j->systems.n++] = j->word[i]; /* --systems A B C */
     if (j->limit < 0 || j->listed < 0) return err_set(e, E_ARG, "--limit and --listed are not negative");
     if (j->threads < 0 || j->threads > 1024) return err_set(e, E_ARG, "--threads: %d is not 1 to 1024", j->threads);
+    if (j->together < 0 || j->together > 16) return err_set(e, E_ARG, "--together: %d is not 1 to 16", j->together);
     if (!j->set && !j->hyp.n) return err_set(e, E_ARG, "nothing to score: --hyp FILE, or --set FILE");
     for (int i = 0; i < j->hyp.n; i++) from_stdin += strcmp(j->hyp.v[i], "-") == 0;
     for (int i = 0; i < j->ref.n; i++) from_stdin += strcmp(j->ref.v[i], "-") == 0;
@@ -196,7 +197,8 @@ int cmd_eval(int argc, char **argv, err *e)
         { "-o", OPT_STR, &j.out, "DIR", "folder for replies and reports" },
         { "--limit", OPT_INT, &j.limit, "N", "only the first N items" },
         { "--listed", OPT_INT, &j.listed, "N", "items shown with all candidates on the page (default 300)" },
-        { "--threads", OPT_INT, &j.threads, "N", "contexts answered at once; never changes a reply" },
+        { "--threads", OPT_INT, &j.threads, "N", "workers, each on contexts of its own; never changes a reply" },
+        { "--together", OPT_INT, &j.together, "N", "contexts a worker answers side by side, 1 to 16 (default: what 256 MB hold); never changes a reply" },
         { "doubt", OPT_GROUP, NULL, NULL, NULL },
         { "--resamples", OPT_INT, &j.doubt.resamples, "N", "for intervals and p-values; 0 = none; default 1000 when systems are compared" },
         { "--level", OPT_DOUBLE, &j.doubt.level, "X", "of the intervals (default 0.95)" },
@@ -214,7 +216,7 @@ int cmd_eval(int argc, char **argv, err *e)
     if (r == OK) r = check_words(&j, e);
     if (r) return EXIT_USAGE;
     if (j.set) {
-        set_options o = { j.set, j.out, j.systems.v, j.systems.n, j.limit, j.threads, j.listed, j.kind, j.json, j.markdown, j.doubt };
+        set_options o = { j.set, j.out, j.systems.v, j.systems.n, j.limit, j.threads, j.together, j.listed, j.kind, j.json, j.markdown, j.doubt };
         return eval_set(&o, e) == OK ? EXIT_OK : EXIT_FAILED;
     }
     j.quiet = !isatty(STDERR_FILENO);

@@ -93,7 +93,7 @@ static int generate(set_job *j, one_system *s, const char *path, err *e)
     j->started = seconds();
     j->first   = -1;
     j->last    = 0;
-    if (got == OK) got = batch_generate(r, n, &j->set, &s->spec.opts, path, show, j, e);
+    if (got == OK) got = batch_generate(r, n, j->o->together, &j->set, &s->spec.opts, path, show, j, e);
     for (int k = 0; k < n; k++) responder_free(r[k]);
     safety_close(rules);
     gpt2_close(bwd);

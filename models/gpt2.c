@@ -201,17 +201,26 @@ const char *gpt2_digest(gpt2 *m)
 
 /* ---- the forward ----------------------------------------------------------------------------------------------- */
 
-gpt2_cache *gpt2_cache_new(const gpt2 *m, int prefix_max, int n_seq, int tail_max, int max_rows, err *e)
+gpt2_cache *gpt2_caches_new(const gpt2 *m, int n_prefix, int prefix_max, int each, int tail_max, int max_rows, err *e)
 {
     gpt2_cache *c;
-    cache_new(&c, m, &m->cfg, prefix_max, n_seq, tail_max, max_rows, e);
+    cache_new(&c, m, &m->cfg, n_prefix, prefix_max, each, tail_max, max_rows, e);
     return c;
 }
+gpt2_cache *gpt2_cache_new(const gpt2 *m, int prefix_max, int n_seq, int tail_max, int max_rows, err *e)
+{
+    return gpt2_caches_new(m, 1, prefix_max, n_seq, tail_max, max_rows, e);
+}
 void gpt2_cache_free(gpt2_cache *c) { cache_free(c); }
+static void clear_tails(gpt2_cache *c, int p)
+{
+    for (int s = p * c->each; s < (p + 1) * c->each; s++) c->tail[s].n = 0;
+}
 void gpt2_cache_clear_tails(gpt2_cache *c)
 {
-    for (int s = 0; s < c->n_seq; s++) c->tail[s].n = 0;
+    for (int p = 0; p < c->n_prefix; p++) clear_tails(c, p);
 }
+void gpt2_cache_copy_tail(gpt2_cache *c, int from, int to) { cache_copy(c, from, to); }
 
 /* x = wte[id] + wpe[pos], (n, C) */
 static void embed(const gpt2 *m, gpt2_cache *c, int n)
@@ -249,7 +258,7 @@ static int keep_wanted(gpt2_cache *c, int n)
 static void remember(gpt2_cache *c, int n)
 {
     for (int r = 0; r < n; r++) {
-        kv_store *s = c->seq[r] < 0 ? &c->prefix : &c->tail[c->seq[r]];
+        kv_store *s = c->seq[r] < 0 ? &c->prefix[cache_prefix_of(c, c->seq[r])] : &c->tail[c->seq[r]];
         s->id[s->n++] = c->id[r];
     }
 }
@@ -294,31 +303,35 @@ static int check_cache(const gpt2 *m, const gpt2_cache *c, err *e)
     return c->model == m ? OK : err_set(e, E_ARG, "%s: the cache belongs to another model", gpt2_path(m));
 }
 
-/* Every row of a batch against the model and the cache; nothing is changed but the counters in c->next. */
+/* Every row of a batch against the model and the cache; nothing is changed but the counters in c->next, fed, base. */
 static int check_batch(const gpt2 *m, gpt2_cache *c, const gpt2_batch *b, const float *logits, err *e)
 {
-    int grow = 0, held = 0, r = check_cache(m, c, e);
+    int r = check_cache(m, c, e);
     if (r) return r;
     if (b->n < 0 || (b->n && (!b->id || !b->seq || !b->pos))) return err_set(e, E_ARG, "batch of %d rows without rows", b->n);
-    for (int i = 0; i < b->n; i++) grow += b->seq[i] == -1;
-    for (int s = 0; s < c->n_seq; s++) held += (c->next[s] = c->tail[s].n) > 0;
-    if (grow && held) return err_set(e, E_ARG, "batch: %d rows for the prefix while %d tails stand on it", grow, held);
-    int prefix = c->prefix.n, base = prefix + grow;
+    for (int p = 0; p < c->n_prefix; p++) c->fed[p] = c->base[p] = c->prefix[p].n; /* base: when the batch's own rows are in */
     for (int i = 0; i < b->n; i++) {
-        int id = b->id[i], s = b->seq[i], pos = b->pos[i];
+        int s = b->seq[i];
+        if (s < -c->n_prefix || s >= c->n_seq)
+            return err_set(e, E_ARG, "batch row %d: sequence %d is not in %d..%d", i, s, -c->n_prefix, c->n_seq - 1);
+        if (s < 0) c->base[cache_prefix_of(c, s)]++;
+    }
+    for (int s = 0; s < c->n_seq; s++) {
+        int p = cache_prefix_of(c, s);
+        if ((c->next[s] = c->tail[s].n) > 0 && c->base[p] > c->prefix[p].n)
+            return err_set(e, E_ARG, "batch: %d rows for prefix %d while tails stand on it", c->base[p] - c->prefix[p].n, p);
+    }
+    for (int i = 0; i < b->n; i++) {
+        int id = b->id[i], s = b->seq[i], pos = b->pos[i], p = cache_prefix_of(c, s), due = s < 0 ? c->fed[p] : c->base[p] + c->next[s];
         if (id < 0 || id >= m->cfg.n_vocab)
             return err_set(e, E_ARG, "batch row %d: token %d is not in 0..%d", i, id, m->cfg.n_vocab - 1);
-        if (s < -1 || s >= c->n_seq) return err_set(e, E_ARG, "batch row %d: sequence %d is not in -1..%d", i, s, c->n_seq - 1);
-        int due = s < 0 ? prefix : base + c->next[s];
         if (pos != due) return err_set(e, E_ARG, "batch row %d: sequence %d continues at position %d, not %d", i, s, due, pos);
         if (pos >= m->cfg.n_ctx)
             return err_set(e, E_LIMIT, "batch row %d: position %d is past the context of %d", i, pos, m->cfg.n_ctx);
-        if (s < 0 ? prefix >= c->prefix_max : c->next[s] >= c->tail_max)
+        if (s < 0 ? c->fed[p]++ >= c->prefix_max : c->next[s]++ >= c->tail_max)
             return err_set(e, E_LIMIT, "batch row %d: the cache holds %d positions of %s", i, s < 0 ? c->prefix_max : c->tail_max,
-                           s < 0 ? "the prefix" : "a tail");
+                           s < 0 ? "a prefix" : "a tail");
         if (b->want && b->want[i] && !logits) return err_set(e, E_ARG, "batch row %d: logits wanted, no place given", i);
-        if (s < 0) prefix++;
-        else c->next[s]++;
     }
     return OK;
 }
@@ -380,17 +393,19 @@ static int common(const int *a, int na, const int *b, int nb)
     return n;
 }
 
-int gpt2_sync(const gpt2 *m, gpt2_cache *c, const int *ids, int n, float *logits, int *evaluated, err *e)
+int gpt2_sync_at(const gpt2 *m, gpt2_cache *c, int p, const int *ids, int n, float *logits, int *evaluated, err *e)
 {
     int r = check_cache(m, c, e);
     if (r) return r;
+    if (p < 0 || p >= c->n_prefix) return err_set(e, E_ARG, "prefix %d is not in 0..%d", p, c->n_prefix - 1);
     if (n < 1 || !ids || !logits) return err_set(e, E_ARG, "a prefix of %d tokens, or no place for its logits", n);
     if (n > c->prefix_max) return err_set(e, E_LIMIT, "%d tokens are more than the cache's prefix of %d", n, c->prefix_max);
     if ((r = check_ids(m, ids, n, e))) return r;
-    int keep = common(c->prefix.id, c->prefix.n, ids, n);
-    if (keep == c->prefix.n) { /* whole: perhaps a tail, the reply that was chosen, goes on as ids do */
+    kv_store *prefix = &c->prefix[p];
+    int       keep = common(prefix->id, prefix->n, ids, n);
+    if (keep == prefix->n) { /* whole: perhaps a tail, the reply that was chosen, goes on as ids do */
         int best = 0, tail = -1;
-        for (int s = 0; s < c->n_seq; s++) {
+        for (int s = p * c->each; s < (p + 1) * c->each; s++) {
             int k = common(c->tail[s].id, c->tail[s].n, ids + keep, n - keep);
             if (k > best) best = k, tail = s;
         }
@@ -398,15 +413,20 @@ int gpt2_sync(const gpt2 *m, gpt2_cache *c, const int *ids, int n, float *logits
         keep += best;
     }
     if (keep == n) keep = n - 1; /* the last token again: its logits are wanted */
-    c->prefix.n = keep;
-    gpt2_cache_clear_tails(c);
+    prefix->n = keep;
+    clear_tails(c, p);
     for (int i = keep, rows = 0; i < n; i++) {
-        set_row(c, rows++, ids[i], -1, i, i == n - 1);
+        set_row(c, rows++, ids[i], -1 - p, i, i == n - 1);
         if (rows == c->max_rows || i == n - 1) run_slice(m, c, rows), rows = 0;
     }
     head(m, c, 0, 1, logits);
     if (evaluated) *evaluated = n - keep;
     return OK;
+}
+
+int gpt2_sync(const gpt2 *m, gpt2_cache *c, const int *ids, int n, float *logits, int *evaluated, err *e)
+{
+    return gpt2_sync_at(m, c, 0, ids, n, logits, evaluated, e);
 }
 
 /* ---- scores ---------------------------------------------------------------------------------------------------- */

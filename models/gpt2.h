@@ -98,7 +98,7 @@ const char        *gpt2_digest(gpt2 *m);          /* SHA-256 of the file in hex;
 
 /* ---- inference ---- */
 
-typedef struct { /* a flat ragged batch: row r feeds id[r] at pos[r] to sequence seq[r]; -1 = the shared prefix */
+typedef struct { /* a flat ragged batch: row r feeds id[r] at pos[r] to sequence seq[r]; -1 = the shared prefix (-1 - p = prefix p) */
     int n, *id, *seq, *pos;
     unsigned char *want; /* want[r]: give me logits for this row */
 } gpt2_batch;
@@ -107,8 +107,12 @@ typedef struct gpt2_cache gpt2_cache; /* one prefix that all sequences see + n_s
 /* prefix_max + tail_max may exceed n_ctx; positions may not.  All memory of a forward is allocated here (max_rows rows at a time;
  * a batch with more rows is run in slices, prefix rows first). */
 gpt2_cache *gpt2_cache_new(const gpt2 *m, int prefix_max, int n_seq, int tail_max, int max_rows, err *e);
+/* Several prefixes, so that one forward runs the rows of many contexts: sequences each * p … each * p + each - 1 see prefix p. */
+gpt2_cache *gpt2_caches_new(const gpt2 *m, int n_prefix, int prefix_max, int each, int tail_max, int max_rows, err *e);
 void        gpt2_cache_free(gpt2_cache *c);
-void        gpt2_cache_clear_tails(gpt2_cache *c); /* forget all private tails, keep the prefix */
+void        gpt2_cache_clear_tails(gpt2_cache *c); /* forget all private tails, keep the prefixes */
+/* Sequence `to` becomes what `from`, of the same prefix, is: two that part need the common beginning computed only once. */
+void        gpt2_cache_copy_tail(gpt2_cache *c, int from, int to);
 
 /* Evaluate the batch.  Rows of one sequence come in rising positions that continue what the cache holds (the prefix has
  * length L: tails start at position L).  logits (wanted rows, V) in row order.  Row-invariant: a row's result is the same
@@ -120,6 +124,8 @@ int gpt2_forward(const gpt2 *m, gpt2_cache *c, const gpt2_batch *b, float *logit
  * tails cleared; logits (V,) of the last position, never NULL.  n >= 1.  *evaluated (may be NULL) = tokens that had to be
  * computed. */
 int gpt2_sync(const gpt2 *m, gpt2_cache *c, const int *ids, int n, float *logits, int *evaluated, err *e);
+/* The same for prefix p and the tails on it. */
+int gpt2_sync_at(const gpt2 *m, gpt2_cache *c, int p, const int *ids, int n, float *logits, int *evaluated, err *e);
 
 /* Teacher-forced scores: logp[k] = sum over t in [from[k], n[k]) of log P(ids[k][t] | ids[k][..t-1]) (natural log, double,
  * fixed order); from >= 1. One ragged batch of all sequences, common prefixes evaluated once, no V-wide logits kept.  tok

@@ -83,7 +83,27 @@ LANE v8 v8_exp(v8 x)
     return p * v8_of_bits((h + 127) << 23) * v8_of_bits((l + 127) << 23);
 }
 
-LANE v8 v8_sigmoid(v8 x) { return 1.0f / (1.0f + v8_exp(-x)); }
+/* e^x for x <= 0, relative error below 2 ulp; 0 below -87 (nothing that is added to 1 misses it), NaN stays NaN.  As v8_exp, but one factor is enough, and
+ * the range needs no clamp: what is out of it is masked in the end. */
+LANE v8 v8_exp_down(v8 x)
+{
+    v8 t = x * 1.44269504f + 12582912.0f;
+    v8 n = t - 12582912.0f;
+    v8 r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+    v8 p = r * 0.00139263919f + 0.00836334581f;
+    p    = p * r + 0.0416665534f;
+    p    = p * r + 0.16666576f;
+    p    = p * r + 0.5f;
+    p    = ((p * (r * r) + r) + 1.0f) * v8_of_bits((v8_bits(t) << 23) + 0x3f800000);
+    return v8_of_bits(v8_bits(p) & ~(x < -87.0f));
+}
+
+/* 1 / (1 + e^-x) = e^x / (1 + e^x), by whichever power is below 1. */
+LANE v8 v8_sigmoid(v8 x)
+{
+    v8 e = v8_exp_down(-v8_abs(x));
+    return v8_select(x < 0.0f, e, v8_set(1.0f)) / (1.0f + e);
+}
 
 /* tanh, absolute error below 2e-7: odd polynomial up to 0.625, else from exp. */
 LANE v8 v8_tanh(v8 x)

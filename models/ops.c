@@ -128,18 +128,59 @@ LANE float row_max(const float *x, size_t n)
     return v8_max_of(m);
 }
 
-CLONES void ops_softmax(float *x, int n)
+CLONES int ops_tops(float *top, const float *x, int n)
+{
+    v8i none = { 0 };
+    int dead = 0;
+    for (int i = 0; i < n; i += OPS_TOP_BLOCK, top++) {
+        v8 m = v8_set(-INFINITY), lowest = m;
+        if (n - i >= OPS_TOP_BLOCK) {
+            for (int j = 0; j < OPS_TOP_BLOCK; j += 8) {
+                v8 a = v8_load(x + i + j);
+                m    = v8_max(m, a);
+                none += ~(a > lowest); /* -1 for each that is NaN or -inf */
+            }
+            *top = v8_max_of(m);
+        } else {
+            *top = row_max(x + i, (size_t)(n - i));
+            for (int j = i; j < n; j++) dead += !(x[j] > -INFINITY);
+        }
+    }
+    for (int j = 0; j < 8; j++) dead -= none[j];
+    return n - dead;
+}
+
+CLONES float ops_exp_row(float *x, int n)
 {
     size_t len = n > 0 ? (size_t)n : 0, i = 0;
     float  m = row_max(x, len), sum;
+    v8     s0 = v8_set(0.0f), s1 = s0, e;
     if (m == -INFINITY) m = 0.0f; /* exp(-inf - 0) is 0; a NaN stays one */
-    for (; i + 8 <= len; i += 8) v8_store(x + i, v8_exp(v8_load(x + i) - m));
-    if (i < len) v8_store_part(x + i, v8_exp(v8_load_part(x + i, len - i, 0.0f) - m), len - i);
-    LANE_SUM(sum, x, len, 0.0f, e, e);
-    float inv = sum == 0.0f ? 0.0f : 1.0f / sum;
-    for (i = 0; i + 8 <= len; i += 8) v8_store(x + i, v8_load(x + i) * inv);
-    for (; i < len; i++) x[i] *= inv;
+    for (; i + 16 <= len; i += 16) {
+        e = v8_exp_down(v8_load(x + i) - m), s0 += e;
+        v8_store(x + i, e);
+        e = v8_exp_down(v8_load(x + i + 8) - m), s1 += e;
+        v8_store(x + i + 8, e);
+    }
+    for (; i < len; i += 8) {
+        size_t part = len - i < 8 ? len - i : 8;
+        e = v8_exp_down(v8_load_part(x + i, part, -INFINITY) - m);
+        if (i % 16) s1 += e;
+        else s0 += e;
+        v8_store_part(x + i, e, part);
+    }
+    sum = v8_sum(s0 + s1);
+    return sum == 0.0f ? 0.0f : 1.0f / sum;
 }
+
+CLONES void ops_scale(float *x, float by, int n)
+{
+    int i = 0;
+    for (; i + 8 <= n; i += 8) v8_store(x + i, v8_load(x + i) * by);
+    for (; i < n; i++) x[i] *= by;
+}
+
+void ops_softmax(float *x, int n) { ops_scale(x, ops_exp_row(x, n), n); }
 
 /* Natural logarithm of a positive normal double, error below 1e-15 relative; the same bits everywhere, which libm does not promise.
  * x = 2^k m with m in [1/sqrt 2, sqrt 2); log m = 2 atanh s, s = (m - 1) / (m + 1), by its series. */
@@ -157,28 +198,37 @@ static double log_fixed(double x)
     return (double)k * 0.69314718055994531 + 2.0 * (s + s * p);
 }
 
-CLONES static double exp_sum(const float *x, size_t n, float m)
+/* The largest of n <= OPS_LSE_CHUNK floats and the sum of exp(x - largest), in sixteen partial sums. */
+CLONES static float chunk_of(const float *x, size_t n, float *sum)
 {
-    v4d    s0 = { 0 }, s1 = { 0 };
-    size_t i = 0;
-    for (; i < n; i += 8) {
-        v8 p = v8_exp((n - i >= 8 ? v8_load(x + i) : v8_load_part(x + i, n - i, -INFINITY)) - m);
-        s0 += __builtin_convertvector(__builtin_shufflevector(p, p, 0, 1, 2, 3), v4d);
-        s1 += __builtin_convertvector(__builtin_shufflevector(p, p, 4, 5, 6, 7), v4d);
-    }
-    s0 += s1;
-    return (s0[0] + s0[2]) + (s0[1] + s0[3]);
+    float m = row_max(x, n), shift = m == -INFINITY ? 0.0f : m;
+    LANE_SUM(*sum, x, n, -INFINITY, e, v8_exp_down(e - shift));
+    return m;
 }
 
-CLONES static float max_of(const float *x, size_t n) { return row_max(x, n); }
+void ops_lse_add(ops_lse *s, const float *x, int n)
+{
+    for (int i = 0; i < n; i += OPS_LSE_CHUNK) {
+        float sum, m = chunk_of(x + i, (size_t)(n - i < OPS_LSE_CHUNK ? n - i : OPS_LSE_CHUNK), &sum);
+        if (m > s->max) {
+            s->sum = s->sum * (double)ops_exp(s->max - m) + (double)sum;
+            s->max = m;
+        } else {
+            s->sum += (double)sum * (m == -INFINITY ? 1.0 : (double)ops_exp(m - s->max));
+        }
+    }
+}
+
+double ops_lse_end(const ops_lse *s)
+{
+    if (s->max == INFINITY) return (double)INFINITY;
+    if (s->sum == 0.0) return -(double)INFINITY;
+    return s->sum == s->sum ? (s->max == -INFINITY ? 0.0 : (double)s->max) + log_fixed(s->sum) : s->sum;
+}
 
 double ops_logsumexp(const float *x, int n)
 {
-    size_t len = n > 0 ? (size_t)n : 0;
-    float  m   = max_of(x, len);
-    if (m == INFINITY) return (double)INFINITY;
-    if (m == -INFINITY) m = 0.0f; /* nothing, only -inf, or NaN */
-    double s = exp_sum(x, len, m);
-    if (s == 0.0) return -(double)INFINITY;
-    return s == s ? (double)m + log_fixed(s) : s;
+    ops_lse s = OPS_LSE_NONE;
+    ops_lse_add(&s, x, n);
+    return ops_lse_end(&s);
 }

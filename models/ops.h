@@ -24,8 +24,26 @@ void ops_add(float *x, const float *y, size_t n);
 float ops_exp(float x);
 /* Softmax of n logits in place; all -inf gives zeros. */
 void ops_softmax(float *x, int n);
-/* log(sum(exp(x))) of n floats, accumulated in double in a fixed order. */
+/* top[i] = the largest of x[B i .. B i + B), B = OPS_TOP_BLOCK, NaN skipped, -inf when there is none; top (ceil(n / B),).  Returns how many of x
+ * are neither NaN nor -inf. */
+enum { OPS_TOP_BLOCK = 32 };
+int ops_tops(float *top, const float *x, int n);
+/* x = exp(x - its maximum), n floats; returns 1 / their sum (0 when all are -inf): a softmax before its last step. */
+float ops_exp_row(float *x, int n);
+/* x *= by */
+void ops_scale(float *x, float by, int n);
+/* log(sum(exp(x))) of n floats: of each chunk of OPS_LSE_CHUNK floats the sum in float, in sixteen partial sums, against the chunk's own maximum; chunks
+ * in double, in their order. */
 double ops_logsumexp(const float *x, int n);
+/* The same bits, a row coming in pieces: all but the last are whole chunks. */
+enum { OPS_LSE_CHUNK = 512 };
+typedef struct {
+    float  max;
+    double sum; /* of exp(x - max) */
+} ops_lse;
+#define OPS_LSE_NONE ((ops_lse){ -__builtin_inff(), 0.0 })
+void   ops_lse_add(ops_lse *s, const float *x, int n);
+double ops_lse_end(const ops_lse *s);
 
 /* ---- training (ops_train.c): f32, matrix products by OpenBLAS, gradients of weights are added, never overwritten ----
  * All matrices are (rows, cols) without gaps, weights (out, in).  The same number of threads gives the same bits.  Scratch `part` is at

@@ -294,6 +294,81 @@ static void candidate_alone_equals_candidate_of_many(void **state)
     once_close(&one);
 }
 
+static safety *rules_of(const char *text);
+static int     calls, stop_at;
+static int     stop(void *ctx, int done, int n, int scoring);
+
+/* Turns of all kinds side by side: each gets to the bit what it gets alone from a fresh responder, and its own error when it is at fault. */
+static void many_at_once(void **state)
+{
+    (void)state;
+    enum { N = 12, BAD = 5, BAD_ID = 8 };
+    static const char *const line[N] = { "你好吗？", "我想去看电影", "", "hello, how are you", "你好吗？", "你好", "和朋友去吃饭", "今天天气很不错，明天呢",
+                                         "在家吗", "no", "你是谁", "吃饭了吗" };
+    safety       *s = rules_of("[rule t.user]\ncategory: test\nwhere: user\naction: block\npattern: 影\nmessage zh: 不聊这个\nmessage en: not that\n"
+                               "[rule t.some]\ncategory: test\nwhere: reply\naction: block\npattern: 天\nmessage zh: x\nmessage en: y\n");
+    once          t, alone[N];
+    turn          hist[6];
+    respond_opts  o[N];
+    respond_job   job[N];
+    reply         rep[N];
+    int           wrong = 1 << 20;
+    once_open(&t, bwd, s);
+    for (int i = 0; i < 6; i++) assert_int_equal(respond_turn(t.r, str_of(line[(i * 5 + 3) % N]), i & 1, &t.a, &hist[i], &t.e), OK);
+    turn bad_hist[2] = { hist[0], { .id = &wrong, .n = 1, .weight = 1 } };
+    for (int i = 0; i < N; i++) {
+        o[i]         = opts();
+        o[i].seed    = (uint64_t)i;
+        o[i].n_cand  = 1 + (i * 7) % 20;
+        o[i].max_new = 3 + (i * 5) % 14;
+        o[i].mode    = i % 6;
+        if (i == 4) o[i].temperature = 0; /* all candidates are one until the end */
+        if (i == BAD) o[i].n_cand = 0;
+        once_open(&alone[i], bwd, s);
+        job[i] = (respond_job){ .hist = i == BAD_ID ? bad_hist : hist, .n = i == BAD_ID ? 2 : i % 7, .user = str_of(line[i]), .o = &o[i] };
+        int got = respond(alone[i].r, job[i].hist, job[i].n, job[i].user, &o[i], &alone[i].a, &alone[i].rep, &alone[i].e);
+        assert_int_equal(got, i == BAD || i == BAD_ID ? E_ARG : OK);
+    }
+    job[9].given = alone[9].rep.cand;
+    assert_true(alone[1].rep.kind == REPLY_REFUSED && alone[2].rep.kind == REPLY_STOCK);
+    for (int round = 0; round < 3; round++) { /* all; in pieces with what the cache kept; all with other threads, backwards */
+        int piece = round == 1 ? 5 : N;
+        if (round == 2) omp_set_num_threads(2);
+        for (int from = 0; from < N; from += piece) {
+            int         n = N - from < piece ? N - from : piece, first = 0;
+            respond_job some[N];
+            for (int i = 0; i < n; i++) {
+                int j = round == 2 ? N - 1 - i : from + i;
+                some[i]     = job[j];
+                some[i].a   = &t.a;
+                some[i].out = &rep[j];
+                if (!first && (j == BAD || j == BAD_ID)) first = j;
+            }
+            int got = respond_many(t.r, some, n, &t.e);
+            assert_int_equal(got, first ? E_ARG : OK);
+            if (first) assert_string_equal(t.e.msg, alone[first].e.msg);
+            for (int i = 0; i < n; i++) {
+                int j = round == 2 ? N - 1 - i : from + i;
+                assert_int_equal(some[i].e.code, j == BAD || j == BAD_ID ? E_ARG : OK);
+                if (some[i].e.code) assert_string_equal(some[i].e.msg, alone[j].e.msg);
+                else if (j != 9) same_reply(&rep[j], &alone[j].rep);
+                else assert_true(rep[j].chosen == alone[j].rep.chosen && str_eq(rep[j].text, alone[j].rep.text));
+            }
+        }
+    }
+    assert_true(rep[4].n > 1 && rep[4].cand[1].fate == CAND_DUPLICATE);
+    for (int i = 1; i < 4; i++) job[i].a = &t.a, job[i].out = &rep[i];
+    stop_at = 2;
+    calls   = 0;
+    responder_on_progress(t.r, stop, NULL); /* stopped: those that were being drawn say so, the others are there */
+    assert_int_equal(respond_many(t.r, job + 1, 3, &t.e), E_CANCEL);
+    assert_true(job[1].e.code == OK && job[2].e.code == OK && job[3].e.code == E_CANCEL);
+    responder_on_progress(t.r, NULL, NULL);
+    for (int i = 0; i < N; i++) once_close(&alone[i]);
+    once_close(&t);
+    safety_close(s);
+}
+
 /* ---- scores against a plain forward pass --------------------------------------------------------------------------- */
 
 /* log P(id[t] | id[..t-1]) for t in [1, n), by one gpt2_forward. */
@@ -839,7 +914,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_round_trip),      cmocka_unit_test(threads_and_caches_change_nothing),
-        cmocka_unit_test(candidate_alone_equals_candidate_of_many), cmocka_unit_test(scores_are_the_models_own),
+        cmocka_unit_test(many_at_once),            cmocka_unit_test(candidate_alone_equals_candidate_of_many), cmocka_unit_test(scores_are_the_models_own),
         cmocka_unit_test(scores_in_dialogpt_layout),
         cmocka_unit_test(every_mode_chooses_by_its_rule), cmocka_unit_test(ranking), cmocka_unit_test(sampled_mode_draws),
         cmocka_unit_test(echoes),                  cmocka_unit_test(what_is_drawn_is_legal),

@@ -33,6 +33,10 @@ wait $p 2>/dev/null
 head -c $(($(wc -c <"$s/k/one.jsonl.part") - 5)) "$s/k/one.jsonl.part" >"$s/cut" && mv "$s/cut" "$s/k/one.jsonl.part"
 run "go on" 0 "$DUET" eval --set "$s/set.jsonl" --systems "$s/one.txt" -o "$s/k" --resamples 0 --threads 3
 cmp -s "$s/o/one.jsonl" "$s/k/one.jsonl" || fail "a killed run that goes on with three threads gives other bytes"
+run "one at a time" 0 "$DUET" eval --set "$s/set.jsonl" --systems "$s/one.txt" -o "$s/single" --resamples 0 --threads 1 --together 1
+cmp -s "$s/o/one.jsonl" "$s/single/one.jsonl" || fail "one context at a time gives other bytes than many"
+run "together, range" 2 "$DUET" eval --set "$s/set.jsonl" --systems "$s/one.txt" -o "$s/k" --together 17
+one_error_line "together, range" "17 is not 1 to 16"
 sed -i 's/n=3/n=2/' "$s/one.txt"
 run "other options" 1 "$DUET" eval --set "$s/set.jsonl" --systems "$s/one.txt" -o "$s/k"
 one_error_line "other options" "made with another set, models, rules or options"

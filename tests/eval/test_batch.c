@@ -199,9 +199,15 @@ static void batches(void **state)
     o.n_cand = 3;
     o.max_new = 6;
     for (int i = 0; i < 3; i++) OKAY(responder_new(&r[i], fwd, bwd, NULL, &e));
-    OKAY(batch_generate(r, 1, &set, &o, in_dir("one.jsonl"), stop_after, NULL, &e));
-    OKAY(batch_generate(r, 3, &set, &o, in_dir("three.jsonl"), NULL, NULL, &e));
+    OKAY(batch_generate(r, 1, 0, &set, &o, in_dir("one.jsonl"), stop_after, NULL, &e));
+    OKAY(batch_generate(r, 3, 0, &set, &o, in_dir("three.jsonl"), NULL, NULL, &e));
     whole(in_dir("one.jsonl"), &one);
+    for (int together = 1; together <= 5; together += 2) { /* a few contexts side by side, or one after another */
+        OKAY(batch_generate(r, 1 + together % 2, together, &set, &o, in_dir("some.jsonl"), NULL, NULL, &e));
+        assert_true(str_eq(whole(in_dir("some.jsonl"), &other), buf_view(&one)));
+        unlink(in_dir("some.jsonl"));
+    }
+    assert_int_equal(batch_generate(r, 1, 17, &set, &o, in_dir("some.jsonl"), NULL, NULL, &e), E_ARG);
     assert_true(str_eq(whole(in_dir("three.jsonl"), &other), buf_view(&one)));
     assert_int_equal(access(in_dir("one.jsonl.part"), F_OK), -1);
 
@@ -228,20 +234,20 @@ static void batches(void **state)
     json_decref(lines);
     assert_int_equal(batch_read(in_dir("one.jsonl"), 12, &lines, &e), E_FORMAT);
 
-    for (int stop = 1; stop <= 3; stop++) { /* stopped, then cut inside a line as by kill -9, then another number of workers */
+    for (int stop = 2; stop <= 4; stop++) { /* stopped (told at the start too), then cut inside a line as by kill -9, then another number of workers */
         count = 0;
-        assert_int_equal(batch_generate(r, 1, &set, &o, in_dir("cut.jsonl"), stop_after, &stop, &e), E_CANCEL);
+        assert_int_equal(batch_generate(r, 1, 0, &set, &o, in_dir("cut.jsonl"), stop_after, &stop, &e), E_CANCEL);
         struct stat st;
         assert_int_equal(stat(in_dir("cut.jsonl.part"), &st), 0);
         assert_int_equal(truncate(in_dir("cut.jsonl.part"), st.st_size - 7 * stop), 0);
-        OKAY(batch_generate(r, 2, &set, &o, in_dir("cut.jsonl"), NULL, NULL, &e));
+        OKAY(batch_generate(r, 2, 0, &set, &o, in_dir("cut.jsonl"), NULL, NULL, &e));
         assert_true(str_eq(whole(in_dir("cut.jsonl"), &other), buf_view(&one)));
         unlink(in_dir("cut.jsonl"));
     }
     o.seed = 2;
-    assert_int_equal(batch_generate(r, 1, &set, &o, in_dir("one.jsonl"), NULL, NULL, &e), E_ARG);
+    assert_int_equal(batch_generate(r, 1, 0, &set, &o, in_dir("one.jsonl"), NULL, NULL, &e), E_ARG);
     assert_non_null(strstr(e.msg, "made with another set"));
-    OKAY(batch_generate(r, 1, &set, &o, in_dir("seed.jsonl"), NULL, NULL, &e));
+    OKAY(batch_generate(r, 1, 0, &set, &o, in_dir("seed.jsonl"), NULL, NULL, &e));
     assert_false(str_eq(whole(in_dir("seed.jsonl"), &other), buf_view(&one)));
     for (int i = 0; i < 3; i++) responder_free(r[i]);
     buf_free(&one);
@@ -281,9 +287,9 @@ static void bad_item(void **state)
     OKAY(testset_read(&t, in_dir("bad.jsonl"), &e));
     o.n_cand = 2;
     o.lang   = 1;
-    assert_int_equal(batch_generate(&r, 1, &t, &o, in_dir("bad.out"), NULL, NULL, &e), E_ARG); /* mmi without a backward model is no fault of an item */
+    assert_int_equal(batch_generate(&r, 1, 0, &t, &o, in_dir("bad.out"), NULL, NULL, &e), E_ARG); /* mmi without a backward model is no fault of an item */
     o.mode = MODE_FORWARD;
-    OKAY(batch_generate(&r, 1, &t, &o, in_dir("bad.out"), NULL, NULL, &e));
+    OKAY(batch_generate(&r, 1, 0, &t, &o, in_dir("bad.out"), NULL, NULL, &e));
     OKAY(batch_read(in_dir("bad.out"), 4, &lines, &e));
     for (size_t i = 0; i < 4; i++) {
         const json_t *line = json_array_get(lines, i), *why = json_object_get(line, "error");

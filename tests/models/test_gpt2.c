@@ -275,7 +275,7 @@ static void reference_kv(void **s)
     feed(m, c, ids, n, -1, 0, logits);
     for (size_t i = 0; i < k.n; i++) {
         size_t d = i % D, t = i / D % n, head = i / D / n; /* head counts through the layers */
-        const float *kh = c->prefix.k + head * c->prefix_cap * D, *vh = c->prefix.v + head * c->prefix_cap * c->lanes;
+        const float *kh = c->prefix->k + head * c->prefix_cap * D, *vh = c->prefix->v + head * c->prefix_cap * c->lanes;
         assert_true(fabsf(kh[(t / 16) * D * 16 + d * 16 + t % 16] - k.v[i]) <= 2e-4f);
         assert_true(fabsf(vh[t * c->lanes + d] - v.v[i]) <= 2e-4f);
     }
@@ -493,6 +493,68 @@ static void mixed_batch(void **s)
         gpt2_cache_free(c);
     }
     free(a), free(b), free(all_a), free(all_b), free(got);
+    gpt2_close(m);
+}
+
+/* Three contexts in one cache: synced one by one, their tails fed in common batches whose rows go to and fro between them; a tail that
+ * is copied goes on as its source would. */
+static void several_prefixes(void **s)
+{
+    (void)s;
+    enum { CTX = 3, EACH = 2, T = 20, MOST = 30, PART = 17 /* tokens after which the second tail of a context leaves the first */ };
+    gpt2  *m = open_reference("m4", NULL);
+    size_t V = (size_t)gpt2_cfg(m)->n_vocab;
+    int    P[CTX] = { 9, 3, 17 }, *all[CTX * EACH], id[CTX * EACH], seq[CTX * EACH], pos[CTX * EACH], done;
+    float *want[CTX * EACH], *got = malloc(sizeof(float) * CTX * EACH * V);
+    err    e;
+    unsigned char yes[CTX * EACH];
+    memset(yes, 1, sizeof yes);
+    assert_true(MOST + T <= gpt2_cfg(m)->n_ctx);
+    for (int q = 0; q < CTX * EACH; q++) {
+        all[q] = some_ids(m, MOST + T, 40 + (uint64_t)q);
+        if (q % EACH) memcpy(all[q], all[q - 1], sizeof(int) * (size_t)(P[q / EACH] + PART));
+        want[q] = cold(m, all[q], P[q / EACH] + T);
+    }
+    for (int rows = 1; rows <= 8; rows += 7) {
+        gpt2_cache *c = gpt2_caches_new(m, CTX, MOST, EACH, T, rows, &e);
+        assert_non_null(c);
+        for (int p = CTX - 1; p >= 0; p--) {
+            assert_int_equal(gpt2_sync_at(m, c, p, all[p * EACH], P[p], got, &done, &e), OK);
+            assert_int_equal(done, P[p]);
+            same_bits(got, want[p * EACH] + (size_t)(P[p] - 1) * V, V, "prefix");
+        }
+        for (int t = 0; t < T; t++) {
+            int n = 0;
+            for (int k = 0; k < EACH; k++)
+                for (int p = 0; p < CTX; p++) {
+                    int q = p * EACH + k;
+                    if (k && t < PART) continue;
+                    if (k && t == PART) gpt2_cache_copy_tail(c, q - 1, q);
+                    id[n] = all[q][P[p] + t], seq[n] = q, pos[n++] = P[p] + t;
+                }
+            if (t == PART) /* copied before the first of them went on */
+                for (int p = 0; p < CTX; p++) assert_int_equal(c->tail[p * EACH + 1].n, PART);
+            assert_int_equal(gpt2_forward(m, c, &(gpt2_batch){ n, id, seq, pos, yes }, got, &e), OK);
+            for (int r = 0; r < n; r++) same_bits(got + (size_t)r * V, want[seq[r]] + (size_t)pos[r] * V, V, "row of one of several contexts");
+        }
+        /* a prefix grows by its own tail; the others keep theirs */
+        assert_int_equal(gpt2_sync_at(m, c, 1, all[3], P[1] + T, got, &done, &e), OK);
+        same_bits(got, want[3] + (size_t)(P[1] + T - 1) * V, V, "adopted");
+        assert_int_equal(done, 1);
+        assert_true(c->tail[2].n == 0 && c->tail[0].n == T && c->prefix[0].n == P[0]);
+        id[0] = 1, seq[0] = -1, pos[0] = P[0];
+        assert_int_equal(gpt2_forward(m, c, &(gpt2_batch){ 1, id, seq, pos, NULL }, NULL, &e), E_ARG); /* tails stand on it */
+        id[0] = all[2][P[1] + T], seq[0] = -2, pos[0] = P[1] + T;
+        assert_int_equal(gpt2_forward(m, c, &(gpt2_batch){ 1, id, seq, pos, NULL }, NULL, &e), OK);
+        seq[0] = -1 - CTX;
+        assert_int_equal(gpt2_forward(m, c, &(gpt2_batch){ 1, id, seq, pos, NULL }, NULL, &e), E_ARG);
+        assert_int_equal(gpt2_sync_at(m, c, CTX, all[0], 3, got, NULL, &e), E_ARG);
+        gpt2_cache_free(c);
+    }
+    assert_null(gpt2_caches_new(m, 0, 8, 1, 8, 8, &e));
+    assert_null(gpt2_caches_new(m, 1 << 12, 8, 1 << 12, 8, 8, &e));
+    for (int q = 0; q < CTX * EACH; q++) free(all[q]), free(want[q]);
+    free(got);
     gpt2_close(m);
 }
 
@@ -1098,6 +1160,7 @@ int main(void)
         cmocka_unit_test(agreement),
         cmocka_unit_test(candidates),
         cmocka_unit_test(mixed_batch),
+        cmocka_unit_test(several_prefixes),
         cmocka_unit_test(sync_reuses),
         cmocka_unit_test(scores),
         cmocka_unit_test(talkers),

@@ -22,6 +22,11 @@
 #define ops_add         plain_add
 #define ops_exp         plain_exp
 #define ops_softmax     plain_softmax
+#define ops_tops        plain_tops
+#define ops_lse_end     plain_lse_end
+#define ops_lse_add     plain_lse_add
+#define ops_scale       plain_scale
+#define ops_exp_row     plain_exp_row
 #define ops_logsumexp   plain_logsumexp
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
 #include "models/ops.c"
@@ -32,6 +37,11 @@
 #undef ops_add
 #undef ops_exp
 #undef ops_softmax
+#undef ops_tops
+#undef ops_lse_end
+#undef ops_lse_add
+#undef ops_scale
+#undef ops_exp_row
 #undef ops_logsumexp
 
 static float *noise(size_t n, double scale, uint64_t stream)
@@ -137,6 +147,35 @@ static void test_softmax(void **s)
     ops_softmax(one, 0);
 }
 
+/* A row in pieces of whole chunks gives the bits of the row in one. */
+static void test_pieces(void **s)
+{
+    (void)s;
+    enum { N = 9 * OPS_LSE_CHUNK + 77 };
+    float *x = noise(N, 6.0, 23);
+    x[3 * OPS_LSE_CHUNK + 5] = 40.0f; /* the maximum comes late */
+    for (int i = 0; i < OPS_LSE_CHUNK; i++) x[6 * OPS_LSE_CHUNK + i] = -INFINITY;
+    double whole = ops_logsumexp(x, N), exact = 0;
+    for (int i = 0; i < N; i++) exact += exp((double)x[i] - 40.0);
+    assert_true(fabs(whole - (40.0 + log(exact))) < 2e-7 * 40);
+    for (int step = OPS_LSE_CHUNK; step <= 10 * OPS_LSE_CHUNK; step += OPS_LSE_CHUNK) {
+        ops_lse l = OPS_LSE_NONE;
+        for (int i = 0; i < N; i += step) ops_lse_add(&l, x + i, N - i < step ? N - i : step);
+        double d = ops_lse_end(&l);
+        assert_memory_equal(&d, &whole, sizeof d);
+    }
+    x[N - 1] = NAN;
+    assert_true(isnan(ops_logsumexp(x, N)));
+    for (int i = 0; i < OPS_LSE_CHUNK; i++) x[i] = -INFINITY; /* chunks of nothing come first */
+    x[1] = NAN;
+    assert_true(isnan(ops_logsumexp(x, 2 * OPS_LSE_CHUNK)));
+    x[1] = -INFINITY;
+    assert_true(isfinite(ops_logsumexp(x, 2 * OPS_LSE_CHUNK)));
+    x[2 * OPS_LSE_CHUNK] = INFINITY;
+    assert_true(isinf(ops_logsumexp(x, N - 1)));
+    free(x);
+}
+
 static void test_layernorm(void **s)
 {
     (void)s;
@@ -164,6 +203,28 @@ static void test_layernorm(void **s)
     }
 }
 
+static void test_tops(void **s)
+{
+    (void)s;
+    enum { N = 333 };
+    for (int n = 0; n <= N; n = n < 70 ? n + 1 : n + 29) {
+        float *x = noise((size_t)N, 3.0, 17), top[(N + OPS_TOP_BLOCK - 1) / OPS_TOP_BLOCK], other[sizeof top / sizeof *top];
+        int    alive = 0;
+        for (int i = 0; i < n; i += 5) x[i] = i % 3 ? NAN : -INFINITY;
+        for (int i = 2 * OPS_TOP_BLOCK; i < 3 * OPS_TOP_BLOCK; i++) x[i] = i % 2 ? NAN : -INFINITY; /* a block of nothing */
+        if (n > 200) x[200] = INFINITY;
+        for (int i = 0; i < n; i++) alive += x[i] > -INFINITY;
+        assert_int_equal(ops_tops(top, x, n), alive);
+        assert_int_equal(plain_tops(other, x, n), alive);
+        for (int b = 0; b * OPS_TOP_BLOCK < n; b++) {
+            float m = -INFINITY;
+            for (int i = b * OPS_TOP_BLOCK; i < n && i < (b + 1) * OPS_TOP_BLOCK; i++) m = x[i] > m ? x[i] : m;
+            assert_true(top[b] == m && other[b] == m);
+        }
+        free(x);
+    }
+}
+
 /* ---- the contract ---- */
 
 #define SAME(a, b, n) assert_memory_equal(a, b, (n) * sizeof(float))
@@ -186,6 +247,8 @@ static void test_paths(void **s)
         ops_softmax(a, n), plain_softmax(b, n);
         SAME(a, b, N);
         ops_add(a, x, N), plain_add(b, x, N);
+        SAME(a, b, N);
+        ops_scale(a, 0.3f, n), plain_scale(b, 0.3f, n);
         SAME(a, b, N);
         double p = ops_logsumexp(x, n), q = plain_logsumexp(x, n);
         assert_memory_equal(&p, &q, sizeof p);
@@ -253,7 +316,7 @@ static void test_threads(void **s)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_act), cmocka_unit_test(test_exp), cmocka_unit_test(test_softmax), cmocka_unit_test(test_layernorm),
+        cmocka_unit_test(test_act), cmocka_unit_test(test_exp), cmocka_unit_test(test_softmax), cmocka_unit_test(test_tops), cmocka_unit_test(test_pieces), cmocka_unit_test(test_layernorm),
         cmocka_unit_test(test_paths), cmocka_unit_test(test_place), cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests_name("ops", tests, NULL, NULL);

@@ -276,11 +276,94 @@ static void logprob_is_log_softmax(void **state)
     for (int i = 0; i < 3; i++) assert_true(fabs(sample_logprob(logits, 3, i) - ((double)logits[i] - z)) < 1e-6);
 }
 
+/* ---- against the rule, written down without any cleverness ---- */
+
+static double naive_z(const float *logits, const sample_opts *o, const int *seen, int n_seen, const int *reply, int n_reply, int id)
+{
+    double z = (double)logits[id];
+    if (isnan(z)) z = -INFINITY;
+    if (z == INFINITY) z = 1.7976931348623157e308;
+    for (int i = 0; i < n_seen; i++)
+        if (seen[i] == id && z != -INFINITY) {
+            z = z < 0 && o->rep_rule == PENALTY_SIGNED ? z * (double)o->rep_penalty : z / (double)o->rep_penalty;
+            break;
+        }
+    for (int i = 0; i < o->n_ban; i++)
+        if (o->ban[i] == id) z = -INFINITY;
+    if (id == o->sep && n_reply < o->min_new) z = -INFINITY;
+    for (int i = 0; i < n_reply - 1; i++)
+        if (o->no_repeat == 2 && reply[i] == reply[n_reply - 1] && reply[i + 1] == id) z = -INFINITY;
+    return z > 1.7976931348623157e308 ? 1.7976931348623157e308 : z;
+}
+
+/* Sorted, cut, summed: kept ids in the order of the walk, with their probabilities. */
+static int naive(const float *logits, int V, const sample_opts *o, const int *seen, int n_seen, const int *reply, int n_reply, int *id, double *p)
+{
+    double *z = malloc((size_t)V * sizeof *z), sum = 0, mass = 0;
+    int     n = 0, keep, cut;
+    for (int i = 0; i < V; i++) {
+        z[i] = naive_z(logits, o, seen, n_seen, reply, n_reply, i);
+        if (z[i] == -INFINITY) continue;
+        int at = n++;
+        for (; at > 0 && z[id[at - 1]] < z[i]; at--) id[at] = id[at - 1]; /* equal ones stay in the order of ids */
+        id[at] = i;
+    }
+    cut = o->top_k > 0 && o->top_k < n ? o->top_k : n;
+    while (cut < n && z[id[cut]] == z[id[cut - 1]]) cut++;
+    for (int i = 0; i < cut; i++) sum += p[i] = exp((z[id[i]] - z[id[0]]) / (double)o->temperature);
+    for (keep = 0; keep < cut && (keep == 0 || o->top_p <= 0 || o->top_p >= 1 || mass < (double)o->top_p * sum - 1e-12); keep++) mass += p[keep];
+    for (int i = 0; i < keep; i++) p[i] /= mass;
+    free(z);
+    return keep;
+}
+
+static void selection_is_the_total_order(void **state)
+{
+    (void)state;
+    enum { MOST = 3000, TRIES = 400 };
+    static float  logits[MOST];
+    static double p[MOST], got[MOST];
+    static int    id[MOST], seen[200], ban[200], reply[8];
+    int           grid = 0;
+    for (uint64_t t = 0; t < TRIES; t++) {
+        int V = 1 + (int)rng_below(5, t, 0, t % 4 ? 300 : MOST), n_seen = (int)rng_below(5, t, 1, 200), n_reply = (int)rng_below(5, t, 2, 8);
+        sample_opts o = { .temperature = 0.5f + (float)rng_unit(5, t, 3), .top_k = (int)rng_below(5, t, 4, 80), .top_p = rng_below(5, t, 5, 3) ? 0.9f : 0,
+                          .rep_penalty = rng_below(5, t, 6, 3) ? 1.3f : 1, .rep_rule = (int)rng_below(5, t, 7, 2), .no_repeat = 2, .min_new = 4,
+                          .sep = (int)rng_below(5, t, 8, (uint64_t)V), .ban = ban, .n_ban = (int)rng_below(5, t, 9, 200) };
+        for (int i = 0; i < V; i++) {
+            logits[i] = (float)(3 * rng_normal(6, t, (uint64_t)i));
+            if (t % 3 == 0) logits[i] = roundf(logits[i]), grid++;                 /* many ties */
+            if (rng_below(7, t, (uint64_t)i, 50) == 0) logits[i] = i % 2 ? NAN : -INFINITY;
+        }
+        for (int i = 0; i < 200; i++) seen[i] = (int)rng_below(8, t, (uint64_t)i, (uint64_t)V), ban[i] = (int)rng_below(9, t, (uint64_t)i, (uint64_t)V);
+        for (int i = 0; i < 8; i++) reply[i] = (int)rng_below(10, t, (uint64_t)i, V < 3 ? 1 : 3);
+        if (V < 250) o.n_ban /= 40;
+        int n = naive(logits, V, &o, seen, n_seen, reply, n_reply, id, p);
+        if (n == 0) continue; /* lifting of bans has its own test */
+        sample_space *s = sample_space_new(V);
+        sample_probs(logits, V, &o, seen, n_seen, reply, n_reply, got, s);
+        int kept = 0;
+        for (int i = 0; i < V; i++) kept += got[i] > 0;
+        if (kept != n) fail_msg("try %d: %d ids kept, want %d", (int)t, kept, n);
+        double mass = 0;
+        for (int i = 0; i < n; i++) {
+            if (fabs(got[id[i]] - p[i]) > 1e-12) fail_msg("try %d id %d: %.17g, want %.17g", (int)t, id[i], got[id[i]], p[i]);
+            int drawn = sample_draw(logits, V, &o, seen, n_seen, reply, n_reply, mass + p[i] / 2, s); /* the middle of its share */
+            if (p[i] > 1e-9 && drawn != id[i]) fail_msg("try %d: place %d of the walk is %d, want %d", (int)t, i, drawn, id[i]);
+            mass += p[i];
+        }
+        o.temperature = 0;
+        assert_int_equal(sample_draw(logits, V, &o, seen, n_seen, reply, n_reply, 0.5, s), id[0]);
+        sample_space_free(s);
+    }
+    assert_true(grid > 10000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(filters_agree_with_pytorch), cmocka_unit_test(draw_follows_probs),    cmocka_unit_test(walk_order),
-        cmocka_unit_test(top_k_counts),               cmocka_unit_test(penalty_bans_and_lifting),
+        cmocka_unit_test(selection_is_the_total_order), cmocka_unit_test(top_k_counts),               cmocka_unit_test(penalty_bans_and_lifting),
         cmocka_unit_test(numbers_that_are_none),
         cmocka_unit_test(scratch_has_no_memory),      cmocka_unit_test(logprob_is_log_softmax),
     };

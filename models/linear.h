@@ -1,9 +1,20 @@
-/* linear: a packed weight matrix and its product with rows, y = W x + b. Row-invariant: every output is one chain of fused
- * multiply-adds, acc = b[o]; for k rising: acc = fma(x[k], W[o][k], acc).  Nothing else about the call (rows, tiles,
- * threads, processor) enters, so a row's result is the same bits alone, among others, on AVX-512, AVX2+FMA and plain C.
- * Speed comes from many chains at once: 16 outputs to a panel, several panels and rows to a register tile; threads share out
- * panels and rows, never k. Private to gpt2.c, cache.c and tests,
- * but for linear_numerics. */
+/* linear: a packed weight matrix and its product with rows, y = W x + b.  Row-invariant: nothing about the call but the row
+ * itself enters a result (rows, tiles, threads, processor), so a row's result is the same bits alone, among others, in plain C,
+ * on AVX2, AVX-VNNI, AVX-512 and NEON.  Speed comes from many outputs at once: 16 to a panel, panels and rows to a register
+ * tile; threads share out panels and rows, never k.
+ *
+ * f32, f16, bf16: every output is one chain of fused multiply-adds,
+ *   acc = b[o];  for k rising: acc = fma(x[k], W[o][k], acc).
+ *
+ * q8_0, q4_0: W stays as it is in the file, blocks of 32 columns with codes c and one scale d (c = q, or q - 8 for q4_0).  The
+ * row is quantised too, once a product, block by block:
+ *   m = max |x|;  s = m / 127;  q[k] = rint(x[k] * (127 / m)), ties to even
+ * (m below 2^-118: s = 0, q = 0;  m of 2^80 or more, infinite or not a number: s = NaN 0x7fc00000, q = 0, so that all outputs
+ * of the row are this NaN).  The sum of products of a block is an exact integer, and then
+ *   acc = b[o];  for blocks rising: acc = fma((float)sum c[k] q[k], d * s, acc).
+ * Against exact arithmetic on W and x an output is off by at most
+ *   sum over blocks of s/2 * sum |W[o][k]|   (rounding x; to be taken 2^-20 larger for the roundings of s and 127 / m)
+ *   + (blocks + 2) * 2^-24 * (|b[o]| + sum over blocks of |sum c[k] q[k]| |d s|)                     (the float steps). */
 #ifndef DUET_LINEAR_H
 #define DUET_LINEAR_H
 
@@ -13,20 +24,23 @@ enum { LINEAR_LANES = 16 };
 
 typedef struct {
     int    rows, cols; /* out, in */
-    int    type;       /* of the values in the panels: GT_F32, GT_F16 or GT_BF16 (widened in the kernel, exactly) */
-    void  *panel;      /* (ceil(rows / 16), cols, 16): panel p holds outputs 16p … 16p+15, missing ones are 0 */
+    int    type;       /* GT_…: as in the file */
+    void  *panel;      /* ceil(rows / 16) of panel_bytes: panel p holds outputs 16p … 16p+15, missing ones are 0.
+                          f32, f16, bf16: (cols, 16) values; the others: linear_impl.h */
+    size_t panel_bytes;
     float *bias;       /* (ceil(rows / 16) * 16,); NULL = 0 */
 } linear;
 
-/* Pack `rows` rows of `cols` values of a GGUF type, as they lie in a file (q8_0 and q4_0 become f32).  bias (rows,) or NULL.
+/* Pack `rows` rows of `cols` values of a GGUF type, as they lie in a file; no larger in memory than there (but for the last
+ * panel).  bias (rows,) or NULL.
  * E_FORMAT when a number is not finite (the row is named), E_NOMEM. */
 int  linear_pack(linear *w, int rows, int cols, int type, const void *src, const float *bias, err *e);
 void linear_free(linear *w);
 /* Row r of W as floats, out (cols,). */
 void linear_row(const linear *w, int r, float *out);
 
-/* y (n, rows) = x (n, cols) W' + b.  scratch (n, cols), not x; y overlaps neither.  Runs on omp_get_max_threads() threads
- * when it is worth it. */
+/* y (n, rows) = x (n, cols) W' + b.  scratch (n, cols) floats, not x, also when n is 1; y overlaps neither.  Runs on
+ * omp_get_max_threads() threads when it is worth it. */
 void linear_apply(float *y, const float *x, int n, const linear *w, float *scratch);
 
 /* The same chains over anything laid out in 16 lanes, on the calling thread: for m rows and n_out outputs,
@@ -49,20 +63,9 @@ void linear_chains(const linear_job *j); /* w is f32 */
 /* What a stored reply names as the arithmetic behind it: the same text means the same bits. */
 const char *linear_numerics(void);
 
-/* How the chains are computed.  The best is chosen at the first use; tests force others: E_ARG when this processor has it not. */
-enum { LINEAR_C, LINEAR_AVX2, LINEAR_AVX512, LINEAR_BEST };
+/* How it is computed.  The best is chosen at the first use; tests force others: E_ARG when this processor has it not. */
+enum { LINEAR_C, LINEAR_AVX2, LINEAR_AVXVNNI, LINEAR_AVX512, LINEAR_VNNI512, LINEAR_NEON, LINEAR_PATHS, LINEAR_BEST = LINEAR_PATHS };
 int         linear_force_path(int path);
-const char *linear_path_name(void); /* "avx512", "avx2", "c" */
-
-/* ---- between linear.c and the files of a processor ---- */
-
-typedef void linear_kernel(const linear_job *j);
-typedef struct {
-    const char    *name;
-    int            tile;       /* rows of a full register tile, CHAIN_ROWS or more */
-    linear_kernel *f32, *f16, *bf16;
-} linear_path;
-const linear_path *linear_path_avx512(void); /* NULL when this processor has it not */
-const linear_path *linear_path_avx2(void);
+const char *linear_path_name(void); /* "c", "avx2", "avx-vnni", "avx512", "avx512-vnni", "neon" */
 
 #endif

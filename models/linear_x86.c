@@ -1,7 +1,7 @@
 /* linear_x86: the chains of linear.h on AVX-512 and AVX2 + FMA.  One register tile is M rows by NP panels of 16 outputs; M
  * and NP are constants of each instance, so that all accumulators live in registers.  An instance for every M and few NP;
  * the rest of the panels goes by halves. */
-#include "models/linear.h"
+#include "models/linear_impl.h"
 
 #if defined(__x86_64__)
 
@@ -101,8 +101,13 @@ static T512 void bf16_512(const linear_job *j) { run512(j, BF16); }
 
 const linear_path *linear_path_avx512(void)
 {
-    static const linear_path it = { "avx512", 14, f32_512, f16_512, bf16_512 };
-    return __builtin_cpu_supports("avx512f") ? &it : NULL;
+    static const linear_path it = { "avx512", 14, f32_512, f16_512, bf16_512, 6, 1, block_avx2_q8, block_avx2_q4 };
+    return __builtin_cpu_supports("avx512f") && linear_path_avx2() ? &it : NULL;
+}
+const linear_path *linear_path_vnni512(void)
+{
+    static const linear_path it = { "avx512-vnni", 14, f32_512, f16_512, bf16_512, 12, 0, block_vnni512_q8, block_vnni512_q4 };
+    return linear_path_avx512() && __builtin_cpu_supports("avx512vnni") ? &it : NULL;
 }
 
 /* ---- AVX2 + FMA + F16C: 16 registers, a panel takes two ---------------------------------------------------------- */
@@ -182,13 +187,13 @@ static T256 void bf16_256(const linear_job *j) { run256(j, BF16); }
 
 const linear_path *linear_path_avx2(void)
 {
-    static const linear_path it = { "avx2", 6, f32_256, f16_256, bf16_256 };
+    static const linear_path it = { "avx2", 6, f32_256, f16_256, bf16_256, 6, 1, block_avx2_q8, block_avx2_q4 };
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") ? &it : NULL;
 }
-
-#else
-
-const linear_path *linear_path_avx512(void) { return NULL; }
-const linear_path *linear_path_avx2(void) { return NULL; }
+const linear_path *linear_path_avxvnni(void)
+{
+    static const linear_path it = { "avx-vnni", 6, f32_256, f16_256, bf16_256, 6, 0, block_avxvnni_q8, block_avxvnni_q4 };
+    return linear_path_avx2() && __builtin_cpu_supports("avxvnni") ? &it : NULL;
+}
 
 #endif

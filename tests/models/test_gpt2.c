@@ -163,6 +163,7 @@ static int *some_ids(const gpt2 *m, int n, uint64_t stream)
 /* Tolerance of logits: PyTorch's own float32 is off by up to 2.3e-5 from float64 on these models; 5e-4 leaves room for
  * another order of sums but not for another formula (the erf GELU in place of the tanh one moves them by more than 1e-3). */
 #define TOL_LOGIT 5e-4
+#define TOL_ROUGH 0.04 /* measured: 0.022; a wrong scale or a code in a wrong place gives 0.1 and more */
 #define TOL_SUM 1e-3 /* of a sum of log-probabilities */
 
 static void check_greedy(const gpt2 *m, char *prompt_line, char *greedy_line)
@@ -188,6 +189,20 @@ static void check_logits(const gpt2 *m, const int *ids, int n, const float *want
     for (int i = 0; i < n * V; i++)
         if (!(fabs((double)got[i] - (double)want[i]) <= tol))
             fail_msg("logit %d of position %d is %g, %g wanted", i % V, i / V, (double)got[i], (double)want[i]);
+    free(got);
+}
+
+/* With rounded activations: the distance of all logits together, as a share of their size. */
+static void check_logits_roughly(const gpt2 *m, const int *ids, int n, const float *want, double tol)
+{
+    int    V = gpt2_cfg(m)->n_vocab;
+    float *got = cold(m, ids, n);
+    double off = 0, size = 0;
+    for (int i = 0; i < n * V; i++) {
+        off += pow((double)got[i] - (double)want[i], 2);
+        size += pow((double)want[i], 2);
+    }
+    if (!(sqrt(off / size) <= tol)) fail_msg("logits are off by %g of their size, %g allowed", sqrt(off / size), tol);
     free(got);
 }
 
@@ -285,8 +300,9 @@ static void reference_kv(void **s)
     gpt2_close(m);
 }
 
-/* Files that llama.cpp reads.  q8_0: weights are de-quantised, so the reference on de-quantised weights is as near as for f32. */
-static void gguf_file(const char *file, const char *kind, double tol)
+/* Files that llama.cpp reads.  The reference has de-quantised weights and exact activations; ours are rounded to 8 bits in every product of a q8_0 matrix,
+ * which moves the logits of this file by ROUGH of their size at most. */
+static void gguf_file(const char *file, const char *kind)
 {
     char   name[128];
     size_t size, row = 0;
@@ -295,12 +311,13 @@ static void gguf_file(const char *file, const char *kind, double tol)
     snprintf(name, sizeof name, VECTORS "gguf_%s.logits.npy", kind);
     npy   want = npy_read(name);
     char *text = (char *)vec_slurp(VECTORS "gguf.txt", &size), *prompt = NULL, *save = NULL;
-    int   ours = 0, greedy = 0;
+    int   ours = 0, greedy = 0, rough = strcmp(kind, "q8_0") == 0;
     for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
         char *p = strchr(line, ' ') + 1;
         if (strncmp(line, "seq ", 4) == 0) {
             int *ids = vec_ints(&p, &n);
-            check_logits(m, ids, n, want.v + row * want.shape[1], tol);
+            if (rough) check_logits_roughly(m, ids, n, want.v + row * want.shape[1], TOL_ROUGH);
+            else check_logits(m, ids, n, want.v + row * want.shape[1], TOL_LOGIT);
             row += (size_t)n;
             free(ids);
         } else if (strncmp(line, "kind ", 5) == 0) {
@@ -308,7 +325,7 @@ static void gguf_file(const char *file, const char *kind, double tol)
         } else if (strncmp(line, "prompt ", 7) == 0) {
             prompt = p;
         } else if (ours) {
-            check_greedy(m, prompt, p);
+            if (!rough) check_greedy(m, prompt, p); /* the best two of random weights are too near each other for rounded activations */
             greedy++;
         }
     }
@@ -320,11 +337,11 @@ static void gguf_file(const char *file, const char *kind, double tol)
 static void gguf_files(void **s)
 {
     (void)s;
-    gguf_file(VECTORS "tiny_f32.gguf", "f32", TOL_LOGIT);
-    gguf_file(VECTORS "tiny_f16_align64.gguf", "f16", TOL_LOGIT);
-    gguf_file(VECTORS "tiny_f16_output_tensor.gguf", "f16", TOL_LOGIT);
-    gguf_file(VECTORS "tiny_f16_bert_tokenizer.gguf", "f16", TOL_LOGIT);
-    gguf_file(VECTORS "tiny_q8_0.gguf", "q8_0", TOL_LOGIT);
+    gguf_file(VECTORS "tiny_f32.gguf", "f32");
+    gguf_file(VECTORS "tiny_f16_align64.gguf", "f16");
+    gguf_file(VECTORS "tiny_f16_output_tensor.gguf", "f16");
+    gguf_file(VECTORS "tiny_f16_bert_tokenizer.gguf", "f16");
+    gguf_file(VECTORS "tiny_q8_0.gguf", "q8_0");
 }
 
 static void dialogue_layout_comes_from_the_vocabulary(void **s)
@@ -395,9 +412,8 @@ static void agree_on(const char *name, const int *types)
         same_bits(got, want, N * V, "threads");
         free(got);
     }
-    static const int paths[] = { LINEAR_C, LINEAR_AVX2, LINEAR_AVX512 };
-    for (int i = 0; i < 3; i++) {
-        if (linear_force_path(paths[i])) continue;
+    for (int p = 0; p < LINEAR_PATHS; p++) {
+        if (linear_force_path(p)) continue;
         float *got = cold(m, ids, N);
         same_bits(got, want, N * V, linear_path_name());
         free(got);

@@ -1,4 +1,5 @@
-/* linear: every path, tile size and thread count gives the bits of one chain of fmaf per output. */
+/* linear: every path, tile size and thread count gives the bits that linear.h promises: one chain of fmaf per output for f32, f16 and bf16, exact block
+ * sums for q8_0 and q4_0.  Also built for other processors alone (make check-arm), so it uses nothing but models/. */
 #include "models/gpt2.h"
 #include "models/linear.h"
 
@@ -11,8 +12,7 @@
 
 #include <cmocka.h>
 
-static const int  paths[] = { LINEAR_C, LINEAR_AVX2, LINEAR_AVX512 };
-static const char *const names[] = { "c", "avx2", "avx512" };
+static const char *const names[LINEAR_PATHS] = { "c", "avx2", "avx-vnni", "avx512", "avx512-vnni", "neon" };
 
 static float *noise(size_t n, uint64_t stream, float scale)
 {
@@ -30,6 +30,44 @@ static void reference(float *y, const float *x, const float *w, const float *b, 
             float acc = b ? b[o] : 0;
             for (int k = 0; k < cols; k++) acc = fmaf(x[(size_t)r * cols + k], w[(size_t)o * cols + k], acc);
             y[(size_t)r * rows + o] = acc;
+        }
+}
+
+static int in_blocks(int type) { return type == GT_Q8_0 || type == GT_Q4_0; }
+
+/* The same for matrices in blocks, from their bytes in the file, and the distance from exact arithmetic that is allowed. */
+static void block_reference(float *y, double *exact, double *bound, const float *x, const unsigned char *w, int type, const float *b, int n, int rows,
+                            int cols)
+{
+    size_t size = gguf_row_bytes(type, 32);
+    for (int r = 0; r < n; r++)
+        for (int o = 0; o < rows; o++) {
+            float  acc = b ? b[o] : 0;
+            double sum = acc, round_x = 0, steps = fabs((double)acc);
+            for (int k = 0; k < cols / 32; k++) {
+                const unsigned char *block = w + ((size_t)o * (cols / 32) + k) * size;
+                const float         *xb = x + (size_t)r * cols + 32 * k;
+                float                most = 0, d, s, codes[32], near = 0;
+                int                  total = 0, bad = 0;
+                gpt2_row_decode(GT_F16, block, &d, 1);
+                for (int i = 0; i < 32; i++) {
+                    codes[i] = type == GT_Q8_0 ? (signed char)block[2 + i] : (i < 16 ? block[2 + i] & 15 : block[2 + i - 16] >> 4) - 8;
+                    bad |= !(fabsf(xb[i]) < 0x1p80f);
+                    most = fabsf(xb[i]) > most ? fabsf(xb[i]) : most;
+                }
+                s = bad ? NAN : most < 0x1p-118f ? 0 : most / 127;
+                for (int i = 0; i < 32; i++) {
+                    if (s > 0) total += (int)codes[i] * (int)rintf(xb[i] * (127 / most));
+                    sum += (double)d * (double)codes[i] * (double)xb[i];
+                    near += fabsf(codes[i]);
+                }
+                acc = fmaf((float)total, d * s, acc);
+                round_x += (double)most / 254 * (1 + 0x1p-20) * fabs((double)d) * (double)near;
+                steps += fabs((double)total * (double)d * (double)s);
+            }
+            y[(size_t)r * rows + o]     = acc;
+            exact[(size_t)r * rows + o] = sum;
+            bound[(size_t)r * rows + o] = round_x + (cols / 32 + 2) * 0x1p-24 * steps + 0x1p-126;
         }
 }
 
@@ -53,8 +91,7 @@ static void same_bits(const float *a, const float *b, size_t n, const char *what
 
 static void one_shape(int type, int rows, int cols, int with_bias)
 {
-    enum { MOST = 37 }; /* rows of x: more than two tiles of every path, and odd */
-    static const int counts[] = { 1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 14, 15, 16, 29, MOST };
+    enum { MOST = 40 }; /* rows of x: more than two tiles of every path */
     err            e;
     linear         w;
     unsigned char *bytes;
@@ -63,18 +100,26 @@ static void one_shape(int type, int rows, int cols, int with_bias)
     float *scratch = malloc(sizeof(float) * MOST * cols);
     encode(type, values, rows, cols, &bytes);
     assert_int_equal(linear_pack(&w, rows, cols, type, bytes, with_bias ? b : NULL, &e), OK);
-    reference(want, x, values, with_bias ? b : NULL, MOST, rows, cols);
-    for (size_t p = 0; p < 3; p++) {
-        if (linear_force_path(paths[p])) continue;
+    if (in_blocks(type)) {
+        double *exact = malloc(sizeof(double) * MOST * rows), *bound = malloc(sizeof(double) * MOST * rows);
+        block_reference(want, exact, bound, x, bytes, type, with_bias ? b : NULL, MOST, rows, cols);
+        for (int i = 0; i < MOST * rows; i++)
+            if (fabs(want[i] - exact[i]) > bound[i]) fail_msg("value %d is %a, exactly %a: %a is allowed", i, (double)want[i], exact[i], bound[i]);
+        free(exact), free(bound);
+    } else {
+        reference(want, x, values, with_bias ? b : NULL, MOST, rows, cols);
+    }
+    for (int p = 0; p < LINEAR_PATHS; p++) {
+        if (linear_force_path(p)) continue;
         assert_string_equal(linear_path_name(), names[p]);
         for (int threads = 1; threads <= 4; threads *= 2) {
             omp_set_num_threads(threads);
-            for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-                size_t n = (size_t)counts[i] * rows;
+            for (int count = 1; count <= MOST; count += threads) {
+                size_t n = (size_t)count * rows;
                 memset(got, 0xff, (n + 1) * sizeof *got);
                 uint32_t after = 0;
-                linear_apply(got, x, counts[i], &w, scratch);
-                same_bits(got, want, n, names[p], counts[i]);
+                linear_apply(got, x, count, &w, scratch);
+                same_bits(got, want, n, names[p], count);
                 memcpy(&after, got + n, 4);
                 assert_int_equal(after, 0xffffffff); /* nothing written behind the result */
             }
@@ -101,23 +146,35 @@ static void all_paths_agree(void **s)
     one_shape(GT_F32, 200, 64, 0);
     one_shape(GT_F16, 131, 42, 1);
     one_shape(GT_BF16, 77, 33, 1);
+    one_shape(GT_Q8_0, 1, 32, 1);
     one_shape(GT_Q8_0, 40, 64, 1);
+    one_shape(GT_Q8_0, 77, 192, 0);
+    one_shape(GT_Q8_0, 15, 416, 1);
+    one_shape(GT_Q4_0, 1, 32, 0);
     one_shape(GT_Q4_0, 40, 96, 0);
+    one_shape(GT_Q4_0, 77, 192, 1);
+    one_shape(GT_Q4_0, 33, 416, 1);
 }
 
 /* Large enough for threads, several blocks of rows, and a grid with more than one row (few panels, many threads). */
 static void threads_agree(void **s)
 {
     (void)s;
-    static const struct { int n, rows, cols; } shapes[] = { { 300, 40, 513 }, { 70, 600, 96 }, { 1, 4000, 96 } };
-    for (size_t i = 0; i < 3; i++) {
-        int    n = shapes[i].n, rows = shapes[i].rows, cols = shapes[i].cols;
+    static const struct { int type, n, rows, cols; } shapes[] = { { GT_F32, 300, 40, 513 }, { GT_F32, 70, 600, 96 }, { GT_F32, 1, 4000, 96 },
+                                                                  { GT_Q8_0, 600, 40, 512 }, { GT_Q8_0, 70, 600, 96 }, { GT_Q8_0, 1, 4000, 96 },
+                                                                  { GT_Q4_0, 600, 40, 512 }, { GT_Q4_0, 1, 4000, 96 } };
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        int    type = shapes[i].type, n = shapes[i].n, rows = shapes[i].rows, cols = shapes[i].cols;
         err    e;
         linear w;
         float *values = noise((size_t)rows * cols, 4, 0.3f), *x = noise((size_t)n * cols, 5, 1), *scratch = malloc(sizeof(float) * n * cols);
         float *want = malloc(sizeof(float) * n * rows), *got = malloc(sizeof(float) * n * rows);
-        assert_int_equal(linear_pack(&w, rows, cols, GT_F32, values, NULL, &e), OK);
-        reference(want, x, values, NULL, n, rows, cols);
+        double *exact = malloc(sizeof(double) * n * rows), *bound = malloc(sizeof(double) * n * rows);
+        unsigned char *bytes;
+        encode(type, values, rows, cols, &bytes);
+        assert_int_equal(linear_pack(&w, rows, cols, type, bytes, NULL, &e), OK);
+        if (in_blocks(type)) block_reference(want, exact, bound, x, bytes, type, NULL, n, rows, cols);
+        else reference(want, x, values, NULL, n, rows, cols);
         for (int threads = 1; threads <= 7; threads += 3) {
             omp_set_num_threads(threads);
             linear_apply(got, x, n, &w, scratch);
@@ -125,7 +182,7 @@ static void threads_agree(void **s)
         }
         omp_set_num_threads(omp_get_num_procs());
         linear_free(&w);
-        free(values), free(x), free(scratch), free(want), free(got);
+        free(values), free(bytes), free(x), free(scratch), free(want), free(got), free(exact), free(bound);
     }
 }
 
@@ -135,8 +192,8 @@ static void chains_continue(void **s)
     (void)s;
     enum { M = 4, K = 21, OUT = 40, STEP = 48 };
     float *x = noise(M * K, 6, 1), *w = noise(K * STEP, 8, 1), whole[M * STEP], parts[M * STEP], want;
-    for (size_t p = 0; p < 3; p++) {
-        if (linear_force_path(paths[p])) continue;
+    for (int p = 0; p < LINEAR_PATHS; p++) {
+        if (linear_force_path(p)) continue;
         for (int m = 1; m <= M; m++) {
             memset(parts, 0, sizeof parts);
             linear_job j = { .x = x, .m = m, .k = K, .n_out = OUT, .w = w, .k_step = STEP, .panel_step = 16, .y = whole, .y_step = STEP };
@@ -156,6 +213,59 @@ static void chains_continue(void **s)
     }
     assert_int_equal(linear_force_path(LINEAR_BEST), OK);
     free(x), free(w);
+}
+
+/* What a file or a network can bring at worst: codes of -128, scales from the smallest to the largest binary16, without and with sign; activations that
+ * are 0, all -127 steps, tiny, huge, infinite, not a number. */
+static void extremes(void **s)
+{
+    (void)s;
+    enum { ROWS = 35, COLS = 128, N = 24 };
+    static const uint16_t scales[] = { 0, 1, 0x8001, 0x3ff, 0x400, 0x3c00, 0xbc00, 0x7bff, 0xfbff, 0x1234 };
+    static const float    sizes[]  = { 0, 0x1p-149f, 0x1p-119f, 0x1p-118f, 1e-30f, 1, 1e20f, 0x1.fffffep79f, 0x1p80f, 3e38f, INFINITY, NAN };
+    for (int kind = 0; kind < 2; kind++) {
+        int            type = kind ? GT_Q4_0 : GT_Q8_0;
+        size_t         size = gguf_row_bytes(type, 32);
+        unsigned char *bytes = malloc(size * ROWS * COLS / 32);
+        float         *x = malloc(sizeof(float) * N * COLS), *scratch = malloc(sizeof(float) * N * COLS);
+        float         *want = malloc(sizeof(float) * N * ROWS), *got = malloc(sizeof(float) * N * ROWS);
+        double        *exact = malloc(sizeof(double) * N * ROWS), *bound = malloc(sizeof(double) * N * ROWS);
+        for (size_t i = 0; i < ROWS * COLS / 32; i++) {
+            uint16_t d = scales[rng_u64(1, 2, i) % 10];
+            memcpy(bytes + i * size, &d, 2);
+            for (size_t k = 2; k < size; k++) bytes[i * size + k] = i % 3 == 0 ? 0x80 : i % 3 == 1 ? 0x7f : (unsigned char)rng_u64(3, i, k);
+        }
+        for (int r = 0; r < N; r++)
+            for (int k = 0; k < COLS; k++) { /* one block of a size, the others ordinary; even rows all of one sign and magnitude */
+                float most = k / 32 == r % 4 ? sizes[r / 2] : 1, some = (float)(rng_u64(4, (uint64_t)r, (uint64_t)k) % 2001) / 1000 - 1;
+                x[r * COLS + k] = r % 2 ? (k % 32 == 5 ? most : most < 1e38f ? most * some : some) : -most;
+            }
+        err    e;
+        linear w;
+        assert_int_equal(linear_pack(&w, ROWS, COLS, type, bytes, NULL, &e), OK);
+        block_reference(want, exact, bound, x, bytes, type, NULL, N, ROWS, COLS);
+        for (int r = 0; r < N; r++)
+            for (int o = 0; o < ROWS; o++) {
+                size_t   i = (size_t)r * ROWS + o;
+                uint32_t nan = 0x7fc00000;
+                if (r / 2 >= 8) assert_memory_equal(&want[i], &nan, 4);
+                else if (fabs(want[i] - exact[i]) > bound[i]) fail_msg("row %d: %a, exactly %a: %a is allowed", r, (double)want[i], exact[i], bound[i]);
+            }
+        for (int p = 0; p < LINEAR_PATHS; p++) {
+            if (linear_force_path(p)) continue;
+            for (int n = 1; n <= N; n++) {
+                linear_apply(got, x + (N - n) * COLS, n, &w, scratch);
+                same_bits(got, want + (N - n) * ROWS, (size_t)n * ROWS, names[p], n);
+            }
+        }
+        assert_int_equal(linear_force_path(LINEAR_BEST), OK);
+        linear_free(&w);
+        uint16_t inf = 0xfc00;
+        memcpy(bytes + 34 * (COLS / 32) * size + size, &inf, 2); /* the second block of the last row */
+        assert_int_equal(linear_pack(&w, ROWS, COLS, type, bytes, NULL, &e), E_FORMAT);
+        assert_non_null(strstr(e.msg, "row 34"));
+        free(bytes), free(x), free(scratch), free(want), free(got), free(exact), free(bound);
+    }
 }
 
 static void refuses(void **s)
@@ -181,6 +291,7 @@ int main(void)
         cmocka_unit_test(all_paths_agree),
         cmocka_unit_test(threads_agree),
         cmocka_unit_test(chains_continue),
+        cmocka_unit_test(extremes),
         cmocka_unit_test(refuses),
     };
     return cmocka_run_group_tests_name("linear", tests, NULL, NULL);

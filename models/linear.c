@@ -188,6 +188,15 @@ void linear_free(linear *w)
     memset(w, 0, sizeof *w);
 }
 
+linear linear_part(const linear *w, int from, int n)
+{
+    linear part = *w;
+    part.rows   = n;
+    part.panel  = (char *)w->panel + (size_t)from * (size_t)w->cols * value_bytes(w);
+    part.bias   = w->bias ? w->bias + from : NULL;
+    return part;
+}
+
 void linear_row(const linear *w, int r, float *out)
 {
     const void *panel = panel_at(w, (size_t)(r / LINEAR_LANES));

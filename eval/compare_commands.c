@@ -237,6 +237,7 @@ static int undo(sitting *x, err *e)
     j->n--;
     x->left++;
     x->given -= x->given > 0;
+    puts("taken back; judge it again, or s for later");
     return at;
 }
 

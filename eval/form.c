@@ -25,7 +25,7 @@ static const char style[] =
     "fieldset{border:0;padding:0;margin:.9rem 0 0}legend{padding:0;font-weight:600}legend span{display:block;font-weight:400;color:var(--soft);font-size:.9rem}\n"
     ".row{display:flex;gap:.5rem;margin-top:.3rem}button{flex:1;min-height:2.9rem;font:inherit;color:var(--fg);background:var(--card);border:1px solid var(--line);border-radius:.5rem;cursor:pointer}\n"
     "button[aria-pressed=true]{background:var(--on);border-color:var(--on);color:var(--on-fg);font-weight:600}button:disabled{opacity:.4;cursor:default}\n"
-    "button:focus-visible{outline:3px solid var(--on);outline-offset:1px}nav{margin-top:1rem}#done{font-weight:600}\n";
+    "button:focus-visible{outline:3px solid var(--on);outline-offset:1px}nav.row{margin-top:1.4rem}#done{font-weight:600}\n";
 
 /* The page's one script: no libraries, no network.  Its texts come from the data. */
 static const char script[] =
@@ -139,7 +139,7 @@ static void put_page(const study *s, str judge, const char *data, buf *out)
                  "<meta name=\"color-scheme\" content=\"light dark\">\n"
                  "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n<title>%s</title>\n<style>\n%s</style>\n</head>\n<body>\n<h1>%s</h1>\n",
             s->lang ? "zh" : "en", w->title, style, w->title);
-    buf_fmt(out, "<details><summary>%s</summary><p class=\"soft\">%s</p><p class=\"soft\">%s</p></details>\n", s->lang ? "说明" : "How to", w->note, w->keys);
+    buf_fmt(out, "<details open><summary>%s</summary><p class=\"soft\">%s</p><p class=\"soft\">%s</p></details>\n", s->lang ? "说明" : "How to", w->note, w->keys);
     buf_str(out, STR("<p class=\"soft\"><span id=\"count\"></span> · "));
     page_text(out, judge);
     buf_fmt(out, "</p>\n<progress id=\"bar\"></progress>\n<div class=\"talk\" id=\"talk\"></div>\n<div class=\"pair\" id=\"pair\"></div>\n<div id=\"questions\"></div>\n"

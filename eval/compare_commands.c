@@ -197,9 +197,9 @@ static int read_answers(sitting *x, int at, ballot *b, int *have, int *said, err
     fflush(stdout);
     r = cmd_next_line(stdin, &x->stash, &x->cap, &line, e);
     if (r < 0) return r;
-    line  = str_trim(line);
     *said = r == 0 ? SAID_END : SAID_ANSWER;
     if (r == 0) return putchar('\n'), OK;
+    line = str_trim(line);
     if (line.n == 1 && strchr("usqh?", line.s[0])) {
         *said = line.s[0] == 'u' ? SAID_UNDO : line.s[0] == 's' ? SAID_SKIP : line.s[0] == 'q' ? SAID_END : SAID_HELP;
         return OK;

@@ -90,15 +90,15 @@ static void put_volume(buf *b, report *r)
 {
     const tally_time *t = &r->t.time;
     char              note[160];
-    const page_series s[] = { { "by the model", NULL, t->kind[REPLY_MODEL], t->n }, { "refused", NULL, t->kind[REPLY_REFUSED], t->n },
-                              { "stock reply", NULL, t->kind[REPLY_STOCK], t->n } };
+    const page_series s[] = { { "by the model", NULL, t->kind[REPLY_MODEL], t->n, NULL, NULL }, { "refused", NULL, t->kind[REPLY_REFUSED], t->n, NULL, NULL },
+                              { "stock reply", NULL, t->kind[REPLY_STOCK], t->n, NULL, NULL } };
     page_section(b, "volume", "How much, and how fast");
     page_figures(b);
     snprintf(note, sizeof note, "exchanges by %s, UTC%s", t->unit, t->undated ? "; those without a readable date are left out" : "");
     page_columns(b, "Volume over time", note, t->name, t->n, s, 3);
 
     const tally_list *q      = &r->t.seconds;
-    const page_series time   = { "seconds", q->v, NULL, q->n };
+    const page_series time   = { "seconds", q->v, NULL, q->n, NULL, NULL };
     const page_mark   mark[] = { { "p50", tally_quantile(q, .5) }, { "p95", tally_quantile(q, .95) }, { "p99", tally_quantile(q, .99) } };
     snprintf(note, sizeof note, "seconds, all candidates included; p50 %.3g, p95 %.3g, p99 %.3g, longest %.3g; share of exchanges", mark[0].x, mark[1].x,
              mark[2].x, tally_quantile(q, 1));
@@ -221,8 +221,8 @@ static int thin(const tally_list *x, const tally_list *y, double *px, double *py
 static int put_scores(buf *b, report *r, err *e)
 {
     const tally      *t     = &r->t;
-    const page_series fwd[] = { { "all usable candidates", t->fwd.v, NULL, t->fwd.n }, { "chosen", t->fwd_chosen.v, NULL, t->fwd_chosen.n } };
-    const page_series bwd[] = { { "all usable candidates", t->bwd.v, NULL, t->bwd.n }, { "chosen", t->bwd_chosen.v, NULL, t->bwd_chosen.n } };
+    const page_series fwd[] = { { "all usable candidates", t->fwd.v, NULL, t->fwd.n, NULL, NULL }, { "chosen", t->fwd_chosen.v, NULL, t->fwd_chosen.n, NULL, NULL } };
+    const page_series bwd[] = { { "all usable candidates", t->bwd.v, NULL, t->bwd.n, NULL, NULL }, { "chosen", t->bwd_chosen.v, NULL, t->bwd_chosen.n, NULL, NULL } };
     double           *p     = arena_new(&r->mem, (size_t)POINTS * 4 + 4, sizeof *p);
     page_bar          bar[6];
     if (!p) return err_set(e, E_NOMEM, "out of memory for a report");
@@ -235,7 +235,7 @@ static int put_scores(buf *b, report *r, err *e)
     page_bars(b, "Fates of the candidates", "% of all that were drawn", bar, 6, "%.2f");
     page_histogram(b, "Forward score", "log P(reply | context) per token: how likely the reply is", fwd, 2, NULL, 0);
     page_histogram(b, "Backward score", "log P(line | reply) per token: how well the reply tells what it answers", bwd, 2, NULL, 0);
-    page_series s[2] = { { "candidates", p, p + POINTS + 1, 0 }, { "chosen", p + 2 * POINTS + 2, p + 3 * POINTS + 3, 0 } };
+    page_series s[2] = { { "candidates", p, p + POINTS + 1, 0, NULL, NULL }, { "chosen", p + 2 * POINTS + 2, p + 3 * POINTS + 3, 0, NULL, NULL } };
     s[0].n = thin(&t->fwd, &t->bwd, p, p + POINTS + 1, POINTS);
     s[1].n = thin(&t->fwd_chosen, &t->bwd_chosen, p + 2 * POINTS + 2, p + 3 * POINTS + 3, POINTS / 3);
     page_plot(b, "Both scores", "each point a candidate, per token", PAGE_POINTS, "forward", "backward", s, 2);

@@ -182,6 +182,14 @@ void doubt_length(const comparison *full, const comparison *cut, double alpha, u
     }
 }
 
+double doubt_sign(int wins, int losses)
+{
+    int    n = wins + losses, few = wins < losses ? wins : losses;
+    double p = 0;
+    for (int k = 0; k <= few; k++) p += exp(lgamma(n + 1.0) - lgamma(k + 1.0) - lgamma(n - k + 1.0) - n * log(2));
+    return fmin(1, 2 * p);
+}
+
 void doubt_wilson(double k, double n, double *lo, double *hi)
 {
     const double z = 1.959963984540054, z2 = z * z, p = n > 0 ? k / n : 0;

@@ -34,6 +34,10 @@ int doubt_compare(const metric_rows *a, const metric_rows *b, const doubt_opts *
  * other way round, when they are equally long.  explained (METRICS,): 1 for these. */
 void doubt_length(const comparison *full, const comparison *cut, double alpha, unsigned char *explained);
 
+/* The sign test (Arbuthnot 1710; Dixon & Mood 1946): two-sided, exact p of so lopsided a split of wins and losses when either is as likely; ties are left out.  1 when
+ * there are none. */
+double doubt_sign(int wins, int losses);
+
 /* Wilson's 95 % interval of a share k / n (Wilson 1927); 0 to 1 when n is 0. */
 void doubt_wilson(double k, double n, double *lo, double *hi);
 

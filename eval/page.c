@@ -29,9 +29,11 @@ static const char style[] =
     "th,td{text-align:left;vertical-align:top;padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--line)}\n"
     "th{font-weight:600;color:var(--soft)}.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}th,td{overflow-wrap:normal}td:not(.n){min-width:6rem;max-width:30rem}\n"
     ".card{background:var(--card);border-radius:.5rem;padding:.5rem .8rem;margin:.6rem 0}.card h3{margin:0;font-size:.85rem;font-weight:400;"
-    "color:var(--soft)}.card p{margin:.15rem 0}.card p b{display:inline-block;min-width:3.2em;color:var(--soft);font-weight:600}\n"
+    "color:var(--soft)}.card p{margin:.15rem 0}.card p b{display:inline-block;min-width:3.2em;color:var(--soft);font-weight:600}.card p.reply b{color:var(--fg)}\n"
     ".key{display:flex;flex-wrap:wrap;gap:.1rem 1rem;font-size:.85rem;font-weight:400}.key i{display:inline-block;width:.75em;height:.75em;"
     "border-radius:.15em;margin-right:.35em}\n"
+    ".strong{font-weight:600}.len{color:var(--bad)}small,.dim{color:var(--soft);font-weight:400}.dot{display:inline-block;width:.75em;height:.75em;border-radius:.15em;margin-right:.35em}\n"
+    "details{margin:.15rem 0 .5rem}summary{cursor:pointer;color:var(--soft);font-size:.85rem}.chosen td{font-weight:600;background:var(--bg)}\n"
     "@media print{body{max-width:none}figure,.tile{break-inside:avoid}}\n";
 
 void page_text(buf *b, str s)
@@ -155,6 +157,14 @@ void page_cell(buf *b, str s)
 {
     buf_str(b, STR("<td>"));
     page_text(b, s);
+    buf_str(b, STR("</td>\n"));
+}
+
+void page_cell_html(buf *b, int mood, const buf *html)
+{
+    buf_fmt(b, "<td class=\"n%s\">", mood ? " strong" : "");
+    buf_str(b, buf_view(html));
+    b->oom |= html->oom;
     buf_str(b, STR("</td>\n"));
 }
 
@@ -425,15 +435,33 @@ void page_histogram(buf *b, const char *title, const char *note, const page_seri
 
 static int is_point(const page_series *s, int i) { return isfinite(s->x[i]) && isfinite(s->y[i]); }
 
+static int has_band(const page_series *s, int i) { return s->lo && is_point(s, i) && isfinite(s->lo[i]) && isfinite(s->hi[i]); }
+
+static void series_band(buf *b, const frame *f, const page_series *s, int colour)
+{
+    int n = 0;
+    buf_fmt(b, "<path style=\"fill:var(--c%d);fill-opacity:.13\" d=\"", colour);
+    for (int i = 0; i < s->n; i++)
+        if (has_band(s, i)) buf_fmt(b, "%c%.1f %.1f", n++ ? 'L' : 'M', at_x(f, s->x[i]), at_y(f, s->hi[i]));
+    for (int i = s->n - 1; i >= 0; i--)
+        if (has_band(s, i)) buf_fmt(b, "L%.1f %.1f", at_x(f, s->x[i]), at_y(f, s->lo[i]));
+    buf_str(b, n ? STR("Z\"/>\n") : STR("M0 0\"/>\n"));
+}
+
 static void series_line(buf *b, const frame *f, const page_series *s, int colour)
 {
     int pen = 0; /* a gap where a number is missing */
+    if (s->lo) series_band(b, f, s, colour);
     buf_fmt(b, "<path style=\"fill:none;stroke:var(--c%d);stroke-width:1.8\" d=\"", colour);
     for (int i = 0; i < s->n; i++) {
         if (is_point(s, i)) buf_fmt(b, "%c%.1f %.1f", pen ? 'L' : 'M', at_x(f, s->x[i]), at_y(f, s->y[i]));
         pen = is_point(s, i);
     }
     buf_str(b, STR("\"/>\n"));
+    buf_fmt(b, "<g style=\"fill:var(--c%d)\">", colour);
+    for (int i = 0; i < s->n; i++)
+        if (is_point(s, i)) buf_fmt(b, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.2\"/>", at_x(f, s->x[i]), at_y(f, s->y[i]));
+    buf_str(b, STR("</g>\n"));
 }
 
 void page_plot(buf *b, const char *title, const char *note, int kind, const char *x_name, const char *y_name, const page_series *s,
@@ -446,8 +474,8 @@ void page_plot(buf *b, const char *title, const char *note, int kind, const char
             if (!is_point(&s[k], i)) continue;
             f.x0 = fmin(f.x0, s[k].x[i]);
             f.x1 = fmax(f.x1, s[k].x[i]);
-            f.y0 = fmin(f.y0, s[k].y[i]);
-            f.y1 = fmax(f.y1, s[k].y[i]);
+            f.y0 = fmin(f.y0, has_band(&s[k], i) ? s[k].lo[i] : s[k].y[i]);
+            f.y1 = fmax(f.y1, has_band(&s[k], i) ? s[k].hi[i] : s[k].y[i]);
         }
     if (!(f.x0 <= f.x1)) {
         nothing(b);

@@ -31,6 +31,7 @@ void page_card_end(buf *b);
 void page_table(buf *b, const char *heads);
 void page_row(buf *b);
 void page_cell(buf *b, str s);
+void page_cell_html(buf *b, int mood, const buf *html); /* a number made of more than one text: ready HTML, to the right; mood 1 stands out */
 void page_cell_num(buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void page_table_end(buf *b);
 
@@ -51,6 +52,7 @@ typedef struct {
     const char   *name;
     const double *x, *y; /* (n,) y of columns and plots, x of plots and histograms */
     int           n;
+    const double *lo, *hi; /* (n,) of lines: where y may lie, drawn as a band; NULL: none */
 } page_series;
 /* Columns over labels (n,) in order, such as days; the series' y (n,) stacked on one another.  Some labels are left out where
  * they would not fit. */
@@ -65,7 +67,7 @@ typedef struct {
 void page_histogram(buf *b, const char *title, const char *note, const page_series *s, int n_series, const page_mark *mark, int n_mark);
 
 enum { PAGE_LINES, PAGE_POINTS };
-/* y over x, with names of the axes. */
+/* y over x, with names of the axes.  Lines have a dot at each point, so that a line of one point is seen. */
 void page_plot(buf *b, const char *title, const char *note, int kind, const char *x_name, const char *y_name, const page_series *s,
                int n_series);
 

@@ -129,6 +129,44 @@ static void make_alpha(const cell *c, int n, int L, double *value, readers_sum *
     s->alpha = expected > 0 ? 1 - (total - 1) * observed / expected : NAN;
 }
 
+double readers_fleiss(const int *count, int n, int L, int m)
+{
+    double alike = 0, chance = 0;
+    for (int k = 0; k < L; k++) {
+        double share = 0;
+        for (int i = 0; i < n; i++) {
+            double x = count[(size_t)i * (size_t)L + (size_t)k];
+            share += x / ((double)n * m);
+            alike += x * (x - 1) / ((double)n * m * (m - 1));
+        }
+        chance += share * share;
+    }
+    return n > 0 && m > 1 && chance < 1 - 1e-12 ? (alike - chance) / (1 - chance) : NAN;
+}
+
+/* The exchanges that have the commonest number of readings. */
+static int make_fleiss(const cell *c, int n, int L, arena *a, readers_sum *s, err *e)
+{
+    int *with  = arena_new(a, (size_t)s->n_one + 1, sizeof *with); /* exchanges with so many readings */
+    int *count = arena_new(a, (size_t)s->n_turns * (size_t)L, sizeof *count), rows = 0;
+    s->fleiss  = NAN;
+    if (!with || !count) return no_memory(e);
+    for (int i = 0, to; i < n; i = to) {
+        for (to = i; to < n && c[to].turn == c[i].turn; to++) {}
+        with[to - i]++;
+    }
+    for (int m = 2; m <= s->n_one; m++)
+        if (with[m] && with[m] >= s->fleiss_n) s->fleiss_m = m, s->fleiss_n = with[m];
+    for (int i = 0, to; i < n; i = to) {
+        for (to = i; to < n && c[to].turn == c[i].turn; to++) {}
+        if (to - i != s->fleiss_m) continue;
+        for (int k = i; k < to; k++) count[(size_t)rows * (size_t)L + (size_t)c[k].label]++;
+        rows++;
+    }
+    if (s->fleiss_m) s->fleiss = readers_fleiss(count, rows, L, s->fleiss_m);
+    return OK;
+}
+
 int readers_agree(const reading *r, int n, int n_labels, arena *a, readers_sum *s, err *e)
 {
     size_t L = (size_t)n_labels;
@@ -149,5 +187,5 @@ int readers_agree(const reading *r, int n, int n_labels, arena *a, readers_sum *
             make_pair(c, n, n_labels, m, &s->pair[s->n_pair++]);
         }
     make_alpha(c, n, n_labels, m, s);
-    return OK;
+    return make_fleiss(c, n, n_labels, a, s, e);
 }

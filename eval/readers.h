@@ -32,8 +32,14 @@ typedef struct {
     int           n_turns;  /* exchanges read by anybody */
     int           n_shared; /* by two or more: those alpha rests on */
     double        alpha;    /* Krippendorff's for nominal labels, any number of readers; NaN as kappa */
+    double        fleiss;   /* Fleiss' kappa (readers_fleiss) over the exchanges that fleiss_m readers have read; NaN as kappa */
+    int           fleiss_m, fleiss_n; /* that number of readers: the one that most exchanges have (of equals the larger), 2 and more; those exchanges */
     double       *share;    /* (n_labels,) of all readings, each exchange counting once */
 } readers_sum;
+/* Fleiss 1971: how far m readers, not the same ones each time, agree beyond chance.  count (n, n_labels): how many gave that label; each row sums to m >= 2.  NaN
+ * where chance alone explains everything. */
+double readers_fleiss(const int *count, int n, int n_labels, int m);
+
 /* One label per reader and exchange: of several the last one counts.  Everything is in the arena. */
 int readers_agree(const reading *r, int n, int n_labels, arena *a, readers_sum *s, err *e);
 

@@ -280,6 +280,9 @@ static void call_letter(const scorecard *c, int s, buf *out)
     label(out, s);
 }
 
+static void call_bare(const scorecard *c, int s, buf *out) { buf_visible(out, c->system[s].name); }
+void        scorecard_warnings(const scorecard *c, buf *out) { put_warnings(c, "", call_bare, out); }
+
 int scorecard_table(const scorecard *c, buf *out, err *e)
 {
     for (int s = 0; s < c->n && c->n > 1; s++) {

@@ -36,6 +36,7 @@ void scorecard_free(scorecard *c);
 int  scorecard_shows(const scorecard *c, int metric);
 int  scorecard_signature(const scorecard *c, buf *out, err *e); /* metric_signature and the resampling */
 void scorecard_number(int metric, double v, buf *out);          /* as people read it: "12.35" (percent), "2.6213" */
+void scorecard_warnings(const scorecard *c, buf *out);          /* one line for each system whose difference from the first length alone explains */
 int  scorecard_table(const scorecard *c, buf *out, err *e);
 int  scorecard_markdown(const scorecard *c, buf *out, err *e);
 /* One system: {"bleu1": …, "signature": …} and, when resampled, "intervals": {"bleu1": [lo, hi]}.  Several: {"signature", "systems": [{"name", the

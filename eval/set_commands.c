@@ -30,10 +30,6 @@ typedef struct {
     arena      mem;
     str       *ref;
     int       *ref_at;
-    double     started;
-    int        first;      /* items that were there when it started, -1 before the first call */
-    double     last;
-    const char *name;
 } set_job;
 
 static double seconds(void)
@@ -52,10 +48,16 @@ static int out_path(const set_job *j, const char *name, const char *end, buf *b,
 
 /* ---- progress -------------------------------------------------------------------------------------------------- */
 
+typedef struct {
+    const char *name;
+    double      started, last;
+    int         first; /* items that were there when it started, -1 before the first call */
+} shown;
+
 /* On a terminal a line that is written over; elsewhere one line in half a minute. */
 static int show(void *ctx, int done, int total)
 {
-    set_job *j = ctx;
+    shown   *j = ctx;
     double   now = seconds(), spent = now - j->started;
     int      tty = isatty(STDERR_FILENO);
     if (j->first < 0) j->first = done; /* the speed is that of this run, not of what was there */
@@ -77,24 +79,27 @@ static void tell(void *ctx, const char *what, str name)
 
 /* ---- replies --------------------------------------------------------------------------------------------------- */
 
+int set_generate(const char *name, gpt2 *fwd, gpt2 *bwd, const safety *rules, const testset *t, const respond_opts *o, int threads, int together, const char *path, err *e)
+{
+    responder *r[MAX_WORKERS] = { NULL };
+    shown      s = { .name = name, .started = seconds(), .first = -1 };
+    int        n = threads ? threads : omp_get_max_threads(), got = OK;
+    if (n > MAX_WORKERS) n = MAX_WORKERS;
+    if (n > t->n) n = t->n;
+    for (int k = 0; k < n && got == OK; k++) got = responder_new(&r[k], fwd, bwd, rules, e);
+    if (got == OK) got = batch_generate(r, n, together, t, o, path, show, &s, e);
+    for (int k = 0; k < n; k++) responder_free(r[k]);
+    return got;
+}
+
 static int generate(set_job *j, one_system *s, const char *path, err *e)
 {
-    gpt2      *fwd = NULL, *bwd = NULL;
-    safety    *rules = NULL;
-    responder *r[MAX_WORKERS] = { NULL };
-    int        n = j->o->threads ? j->o->threads : omp_get_max_threads(), got;
-    if (n > MAX_WORKERS) n = MAX_WORKERS;
-    if (n > j->set.n) n = j->set.n;
-    got = gpt2_open(&fwd, s->spec.forward, e);
+    gpt2   *fwd = NULL, *bwd = NULL;
+    safety *rules = NULL;
+    int     got   = gpt2_open(&fwd, s->spec.forward, e);
     if (got == OK && s->spec.backward) got = gpt2_open(&bwd, s->spec.backward, e);
     if (got == OK && s->spec.rules) got = safety_open(&rules, &s->spec.rules, 1, e);
-    for (int k = 0; k < n && got == OK; k++) got = responder_new(&r[k], fwd, bwd, rules, e);
-    j->name    = s->spec.name.s;
-    j->started = seconds();
-    j->first   = -1;
-    j->last    = 0;
-    if (got == OK) got = batch_generate(r, n, j->o->together, &j->set, &s->spec.opts, path, show, j, e);
-    for (int k = 0; k < n; k++) responder_free(r[k]);
+    if (got == OK) got = set_generate(s->spec.name.s, fwd, bwd, rules, &j->set, &s->spec.opts, j->o->threads, j->o->together, path, e);
     safety_close(rules);
     gpt2_close(bwd);
     gpt2_close(fwd);
@@ -174,7 +179,7 @@ static int write_reports(const set_job *j, const scorecard *c, err *e)
     buf           b = { 0 };
     json_t       *root = scorecard_json(c, e);
     int           r = root ? OK : E_NOMEM;
-    for (int k = 0; k < j->o->n; k++) sys[k] = (report_system){ j->system[k].lines, j->system[k].settings.s, j->system[k].ppl };
+    for (int k = 0; k < j->o->n; k++) sys[k] = (report_system){ j->system[k].lines, j->system[k].settings.s, j->system[k].ppl, j->system[k].lines ? &j->system[k].spec.opts : NULL };
     if (root) add_perplexities(j, root);
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) : NULL;
     if (r == OK) r = text ? write_file(j, ".json", str_of(text), e) : err_set(e, E_NOMEM, "out of memory for JSON");

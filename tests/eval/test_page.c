@@ -60,7 +60,7 @@ static void nothing_gets_out(void **state)
     static const char evil[] = "\"><script>x</script><img src=http://e/x onload='y'>";
     const double      x[] = { 1, 2, NAN, 4 }, y[] = { 3, INFINITY, 1, 0 };
     const str         names[] = { STR("a"), { evil, sizeof evil - 1 }, STR("c"), STR("d") };
-    const page_series s[]     = { { evil, x, y, 4 }, { "two", y, x, 4 } };
+    const page_series s[]     = { { evil, x, y, 4, NULL, NULL }, { "two", y, x, 4, NULL, NULL } };
     const page_bar    bar[]   = { { { evil, sizeof evil - 1 }, 3, 1 }, { STR("n"), NAN, 0 }, { STR("m"), 0, 99 } };
     const page_mark   mark[]  = { { evil, 2 }, { "far", 1e9 } };
     buf               b       = { 0 };
@@ -130,7 +130,7 @@ static void lengths_are_true(void **state)
 
     const double      y1[] = { 1, 2 }, y2[] = { 3, 0 };
     const str         names[] = { STR("mon"), STR("tue") };
-    const page_series s[]     = { { "a", NULL, y1, 2 }, { "b", NULL, y2, 2 } };
+    const page_series s[]     = { { "a", NULL, y1, 2, NULL, NULL }, { "b", NULL, y2, 2, NULL, NULL } };
     b                         = (buf){ 0 };
     page_columns(&b, "t", NULL, names, 2, s, 2);
     assert_int_equal(count(&b, "<rect"), 3); /* the fourth is empty */
@@ -149,7 +149,7 @@ static void shares_are_true(void **state)
     (void)state;
     static double x[1000];
     for (int i = 0; i < 1000; i++) x[i] = i < 900 ? 2.5 : i % 10 + .5;
-    const page_series s      = { "a", x, NULL, 1000 };
+    const page_series s      = { "a", x, NULL, 1000, NULL, NULL };
     const page_mark   mark[] = { { "left", 0 }, { "middle", 5 }, { "outside", 11 } };
     buf               b      = { 0 };
     page_histogram(&b, "t", NULL, &s, 1, mark, 3);
@@ -175,7 +175,7 @@ static void any_range_is_drawn(void **state)
     (void)state;
     static const double hard[][2] = { { 0, 0 }, { -3, -3 }, { 1e-300, 2e-300 }, { -1e300, 1e300 }, { 1e15, 1e15 + 1 }, { 5, 5 + 1e-14 } };
     for (size_t i = 0; i < sizeof hard / sizeof *hard; i++) {
-        const page_series s = { "a", hard[i], hard[i], 2 };
+        const page_series s = { "a", hard[i], hard[i], 2, NULL, NULL };
         buf               b = { 0 };
         page_plot(&b, "t", NULL, PAGE_LINES, "x", "y", &s, 1);
         page_histogram(&b, "t", NULL, &s, 1, NULL, 0);

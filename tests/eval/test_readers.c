@@ -131,11 +131,65 @@ static void intervals(void **s)
     assert_true(lo == 0 && hi == 1);
 }
 
+/* Fleiss, "Measuring nominal scale agreement among many raters" (Psychological Bulletin 76, 1971), table 1: 30 patients, six psychiatrists each, five diagnoses:
+ * kappa 0.430, the diagnoses' shares .144 .144 .167 .306 .239. */
+static const int diagnoses[30][5] = {
+    { 0, 0, 0, 6, 0 }, { 0, 3, 0, 0, 3 }, { 0, 1, 4, 0, 1 }, { 0, 0, 0, 0, 6 }, { 0, 3, 0, 3, 0 }, { 2, 0, 4, 0, 0 }, { 0, 0, 4, 0, 2 }, { 2, 0, 3, 1, 0 }, { 2, 0, 0, 4, 0 }, { 0, 0, 0, 0, 6 },
+    { 1, 0, 0, 5, 0 }, { 1, 1, 0, 4, 0 }, { 0, 3, 3, 0, 0 }, { 1, 0, 0, 5, 0 }, { 0, 2, 0, 3, 1 }, { 0, 0, 5, 0, 1 }, { 3, 0, 0, 1, 2 }, { 5, 1, 0, 0, 0 }, { 0, 2, 0, 4, 0 }, { 1, 0, 2, 0, 3 },
+    { 0, 0, 0, 0, 6 }, { 0, 1, 0, 5, 0 }, { 0, 2, 0, 1, 3 }, { 2, 0, 0, 4, 0 }, { 1, 0, 0, 4, 1 }, { 0, 5, 0, 1, 0 }, { 4, 0, 0, 0, 2 }, { 0, 2, 0, 4, 0 }, { 1, 0, 5, 0, 0 }, { 0, 0, 0, 0, 6 },
+};
+static void fleiss_example(void **s)
+{
+    (void)s;
+    static const double share[5] = { .144, .144, .167, .306, .239 };
+    reading     r[180];
+    int         n = 0;
+    readers_sum sum;
+    for (int k = 0; k < 5; k++) {
+        int total = 0;
+        for (int i = 0; i < 30; i++) total += diagnoses[i][k];
+        assert_true(fabs(total / 180.0 - share[k]) < 0.0006);
+    }
+    assert_true(fabs(readers_fleiss(&diagnoses[0][0], 30, 5, 6) - 0.430) < 0.0005);
+    /* The same through single readings; a patient whom only two have seen changes nothing. */
+    static const char *const names[] = { "a", "b", "c", "d", "e", "f" };
+    for (int i = 0; i < 30; i++)
+        for (int k = 0, at = 0; k < 5; k++)
+            for (int c = 0; c < diagnoses[i][k]; c++) r[n++] = (reading){ i, str_of(names[at++]), k };
+    r[178].turn = r[179].turn = 99;
+    OKAY(readers_agree(r, n, 5, &mem, &sum, &e));
+    assert_true(sum.fleiss_m == 6 && sum.fleiss_n == 29 && fabs(sum.fleiss - readers_fleiss(&diagnoses[0][0], 29, 5, 6)) < 1e-12);
+}
+
+/* The example of ten subjects, fourteen raters and five categories that Wikipedia works out in "Fleiss' kappa": 0.210. */
+static void fleiss_second_example(void **s)
+{
+    (void)s;
+    static const int count[10][5] = { { 0, 0, 0, 0, 14 }, { 0, 2, 6, 4, 2 }, { 0, 0, 3, 5, 6 }, { 0, 3, 9, 2, 0 }, { 2, 2, 8, 1, 1 },
+                                      { 7, 7, 0, 0, 0 },  { 3, 2, 6, 3, 0 }, { 2, 5, 3, 2, 2 }, { 6, 5, 2, 1, 0 }, { 0, 2, 2, 3, 7 } };
+    assert_true(fabs(readers_fleiss(&count[0][0], 10, 5, 14) - 0.210) < 0.0005);
+    static const int one[2][2] = { { 3, 0 }, { 3, 0 } };
+    assert_true(isnan(readers_fleiss(&one[0][0], 2, 2, 3)));
+    static const int full[2][2] = { { 3, 0 }, { 0, 3 } };
+    assert_true(fabs(readers_fleiss(&full[0][0], 2, 2, 3) - 1) < 1e-12);
+}
+
+/* Siegel, "Nonparametric Statistics" (1956), table D: 3 of 14 signs, one-tailed p .029; 2 of 12: .019; 5 of 10: half and more. */
+static void sign_test(void **s)
+{
+    (void)s;
+    assert_true(fabs(doubt_sign(11, 3) / 2 - .029) < 0.0005 && fabs(doubt_sign(3, 11) - doubt_sign(11, 3)) < 1e-12);
+    assert_true(fabs(doubt_sign(2, 10) / 2 - .019) < 0.0005);
+    assert_true(doubt_sign(5, 5) == 1 && doubt_sign(0, 0) == 1 && fabs(doubt_sign(1, 0) - 1) < 1e-12);
+    assert_true(fabs(doubt_sign(600, 400) - 2.73e-10) < 0.02e-10); /* no overflow on the way */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(krippendorff_example), cmocka_unit_test(cohen_example), cmocka_unit_test(nothing_to_agree_on),
-        cmocka_unit_test(samples),              cmocka_unit_test(intervals),
+        cmocka_unit_test(samples),              cmocka_unit_test(intervals),     cmocka_unit_test(fleiss_example),
+        cmocka_unit_test(fleiss_second_example), cmocka_unit_test(sign_test),
     };
     int r = cmocka_run_group_tests_name("readers", tests, NULL, NULL);
     arena_free(&mem);

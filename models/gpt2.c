@@ -539,7 +539,7 @@ static void score_short(const gpt2 *m, gpt2_cache *c, scoring *s, int goal)
     for (int first = 0, next; first < s->n_seq; first = next) {
         int rows = 0;
         next     = slice_end(c, s, first, goal);
-        c->prefix.n = 0;
+        c->prefix[0].n = 0;
         gpt2_cache_clear_tails(c);
         for (int i = 0; i < s->shared; i++) rows = put_shared(c, s, rows, i, first == 0);
         for (int k = first; k < next; k++)
@@ -561,7 +561,7 @@ static int score_with(const gpt2 *m, scoring *s, int longest, int total, err *e)
     if (rows < 1) return OK; /* sequences of one token have no targets */
     if (rows > SCORE_ROWS) rows = SCORE_ROWS;
     if (small) cfg.n_layer = 1;
-    int r = cache_new(&c, m, &cfg, s->shared, slots, tail, rows, e);
+    int r = cache_new(&c, m, &cfg, 1, s->shared, slots, tail, rows, e);
     if (r) return r;
     int most  = SCORE_BYTES / (int)sizeof(float) / rows / OPS_LSE_CHUNK * OPS_LSE_CHUNK, targets = rows;
     s->step   = most < OPS_LSE_CHUNK ? OPS_LSE_CHUNK : most > V ? (V + LINEAR_LANES - 1) / LINEAR_LANES * LINEAR_LANES : most;

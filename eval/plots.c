@@ -134,6 +134,7 @@ void plot_depth(buf *b, const scorecard *c, const testset *t, const int *which, 
     page_series s[PAGE_COLOURS];
     int         refs = scorecard_shows(c, METRIC_METEOR);
     char        note[160];
+    if (groups < 2) return;
     if (n > PAGE_COLOURS) n = PAGE_COLOURS;
     for (int k = 0; k < n; k++) {
         const metric_rows *m = &c->system[which[k]].rows;

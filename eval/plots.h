@@ -17,7 +17,7 @@ int plot_axis(buf *b, const scorecard *c, const respond_opts *const *opts, int a
 const char *plot_axis_title(int axis);
 
 /* Mean METEOR (words when there are no references) of the systems which (n,) by turns of the context, with 95 % intervals of the mean; the
- * deepest items are one group as soon as fewer than ten are left. */
+ * deepest items are one group as soon as fewer than ten are left.  Nothing when all items are equally deep. */
 void plot_depth(buf *b, const scorecard *c, const testset *t, const int *which, int n);
 
 /* A dot for each candidate of a file of batch_generate that both models scored, at most PLOT_DOTS, evenly thinned; chosen ones are a series of their own.  chosen (n items,): NULL for those of

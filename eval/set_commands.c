@@ -86,6 +86,7 @@ int set_generate(const char *name, gpt2 *fwd, gpt2 *bwd, const safety *rules, co
     int        n = threads ? threads : omp_get_max_threads(), got = OK;
     if (n > MAX_WORKERS) n = MAX_WORKERS;
     if (n > t->n) n = t->n;
+    if (t->keyed) return err_set(e, E_ARG, "%s: a file of references holds no lines that models could answer: score replies from elsewhere on it", name);
     for (int k = 0; k < n && got == OK; k++) got = responder_new(&r[k], fwd, bwd, rules, e);
     if (got == OK) got = batch_generate(r, n, together, t, o, path, show, &s, e);
     for (int k = 0; k < n; k++) responder_free(r[k]);

@@ -96,6 +96,43 @@ static int read_tsv_line(testset *t, str line, const char *path, long at, err *e
     return r;
 }
 
+/* ---- DSTC-7's references --------------------------------------------------------------------------------------- */
+
+static int is_number(str s)
+{
+    int digits = 0;
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.s[i] >= '0' && s.s[i] <= '9') digits++;
+        else if (!strchr("+-.eE", s.s[i]) || !s.s[i]) return 0;
+    }
+    return digits > 0;
+}
+
+static int read_refs_line(testset *t, str line, const char *path, long at, err *e)
+{
+    int  n = 0, r;
+    str *said, *ref;
+    for (size_t i = 0; i < line.n; i++) n += line.s[i] == '\t';
+    test_item *x = new_item(t, e);
+    if (!x) return E_NOMEM;
+    r = copies(t, 1, &said, e);
+    if (r == OK) r = copies(t, n, &ref, e);
+    for (int k = -1; k < n && r == OK; k++) {
+        const char *tab  = memchr(line.s, '\t', line.n);
+        str         cell = { line.s, tab ? (size_t)(tab - line.s) : line.n };
+        const char *bar  = k >= 0 && cell.n ? memchr(cell.s, '|', cell.n) : NULL;
+        line.s += cell.n + (tab != NULL);
+        line.n -= cell.n + (tab != NULL);
+        if (bar && is_number((str){ cell.s, (size_t)(bar - cell.s) })) cell = (str){ bar + 1, cell.n - (size_t)(bar + 1 - cell.s) };
+        str *to = k < 0 ? said : &ref[k];
+        if (!str_trim(cell).n) r = err_set(e, E_FORMAT, "%s:%ld: %s is empty", path, at, k < 0 ? "the key" : "a reference");
+        else if (!(*to = arena_str(&t->mem, cell, e)).s) r = E_NOMEM;
+    }
+    if (r == OK && n == 0) r = err_set(e, E_FORMAT, "%s:%ld: no tab: wanted a key and references", path, at);
+    if (r == OK) *x = (test_item){ said, 1, ref, n };
+    return r;
+}
+
 /* ---- JSONL ----------------------------------------------------------------------------------------------------- */
 
 static int text_of(testset *t, const json_t *j, str *out, const char *path, long at, const char *what, err *e)
@@ -141,21 +178,21 @@ int testset_read(testset *t, const char *path, err *e)
     unsigned char d[32];
     sha256        h;
     int           lines = has_end(path, ".jsonl") || has_end(path, ".ndjson"), tsv = has_end(path, ".tsv");
-    *t    = (testset){ 0 };
+    *t    = (testset){ .keyed = has_end(path, ".refs.txt") };
     int r = read_file(path, SET_MAX_BYTES, &bytes, e);
     if (r) return r;
     sha256_init(&h);
     sha256_add(&h, bytes.s ? bytes.s : "", bytes.n);
     sha256_end(&h, d);
     sha256_hex(d, t->digest);
-    if (lines || tsv) {
+    if (lines || tsv || t->keyed) {
         str  rest = buf_view(&bytes), line;
         long at   = 0;
         if (str_starts(rest, STR("\xEF\xBB\xBF"))) rest.s += 3, rest.n -= 3;
         while (r == OK && next_line(&rest, &line)) {
             at++;
             if (!str_trim(line).n) continue;
-            r = tsv ? read_tsv_line(t, line, path, at, e) : read_json_line(t, line, path, at, e);
+            r = tsv ? read_tsv_line(t, line, path, at, e) : t->keyed ? read_refs_line(t, line, path, at, e) : read_json_line(t, line, path, at, e);
         }
     } else {
         read_opts   o = { .type = INPUT_AUTO, .readings = 1 };

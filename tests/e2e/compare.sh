@@ -99,6 +99,9 @@ run "sweep" 0 $sw --resamples 20 --options "mode=bidi n=2 max_new=8"
 grep -q '^bidi l=0.7 n=2 t=0.5' "$s/out" && grep -q '^forward n=1 t=0.5' "$s/out" || fail "sweep: $(head -5 "$s/out")"
 for f in t0.5.jsonl t1.jsonl sweep.html sweep.md sweep.json; do [ -s "$s/sw/$f" ] || fail "no $f"; done
 grep -qE '<script|https?://' "$s/sw/sweep.html" && fail "the page of a sweep reaches out"
+for head in 'Metrics by lambda' 'Metrics by the number of candidates' 'Metrics by temperature' 'Forward against reverse score' 'Where they differ most'; do
+    grep -q "$head" "$s/sw/sweep.html" || fail "the page of a sweep has no '$head'"
+done
 cp "$s/sw/sweep.json" "$s/first.json"
 mv "$s/sw/t1.jsonl" "$s/sw/t1.jsonl.part" && truncate -s -20 "$s/sw/t1.jsonl.part"
 run "sweep goes on" 0 $sw --resamples 20 --options "mode=bidi n=2 max_new=8"

@@ -57,4 +57,9 @@ n=$(tr -cd '\n' <"$s/noise" | wc -c)
 [ "$(tail -c1 "$s/noise" | od -An -tu1)" -eq 10 ] || n=$((n + 1))
 run "bytes" 0 "$DUET" eval --hyp "$s/noise" --ref "$s/noise" --tokenize mteval --json
 grep -q "lines:$n|" "$s/out" || fail "bytes: $(cut -c1-200 "$s/out")"
+# The human row of DialoGPT's 6K test set, as its README has it: Entropy-4 11, Distinct-1 14.5 %, Distinct-2 63.0 %, length 13.1.
+run "human row" 0 "$DUET" eval --hyp tests/vectors/metrics/human.ref.6k.txt
+for row in 'Distinct-1 +14\.55' 'Distinct-2 +62\.96' 'Entropy-4 +10\.9951' 'length +13\.10'; do
+    grep -qE "^$row\$" "$s/out" || fail "human row: $row; $(grep -E "^${row%% *}" "$s/out")"
+done
 finish

@@ -86,7 +86,16 @@ static void sets(void **state)
     assert_true(t.n == 2 && t.item[0].n_turn == 2 && str_eq(t.item[0].ref[0], STR("c")) && str_eq(t.item[1].turn[0], STR("d")));
     testset_free(&t);
 
+    static const char refs[] = "k1\t2|so let em\tsubbed .\t-1.5|a | b\nk2\tc|d\n";
+    spit(in_dir("s.refs.txt"), refs, sizeof refs - 1);
+    OKAY(testset_read(&t, in_dir("s.refs.txt"), &e));
+    assert_true(t.keyed && t.n == 2 && t.item[0].n_turn == 1 && t.item[0].n_ref == 3 && str_eq(t.item[0].turn[0], STR("k1")) && str_eq(t.item[0].ref[0], STR("so let em")));
+    assert_true(str_eq(t.item[0].ref[1], STR("subbed .")) && str_eq(t.item[0].ref[2], STR("a | b")) && str_eq(t.item[1].ref[0], STR("c|d")));
+    testset_free(&t);
+
     static const struct { const char *name, *text, *says; } bad[] = {
+        { "b.refs.txt", "k1\ta\nk2\n", ":2: no tab" },
+        { "b.refs.txt", "k1\t1|\n", ":1: a reference is empty" },
         { "b.jsonl", "{\"text\": \"a\"}\n{\"text\": 5}\n", ":2: \"text\" is no string" },
         { "b.jsonl", "{\"text\": \"a\", \"references\": [\"b\", 1]}\n", ":1: a reference is no string" },
         { "b.jsonl", "{\"text\": \"a\", \"history\": \"b\"}\n", "\"history\" is no array" },

@@ -110,13 +110,13 @@ static void choices(void **state)
     for (int k = 0; k < p.n_drawing; k++) {
         char name[80];
         snprintf(name, sizeof name, "%s.jsonl", p.drawing[k].name);
-        OKAY(batch_generate(&r, 1, &set, &p.drawing[k].o, in_dir(name), NULL, NULL, &e));
+        OKAY(batch_generate(&r, 1, 0, &set, &p.drawing[k].o, in_dir(name), NULL, NULL, &e));
         OKAY(batch_read(in_dir(name), set.n, &drawn[k], &e));
     }
     for (int i = 0; i < p.n; i++) {
         char name[32];
         snprintf(name, sizeof name, "own%d.jsonl", i);
-        OKAY(batch_generate(&r, 1, &set, &p.point[i].o, in_dir(name), NULL, NULL, &e));
+        OKAY(batch_generate(&r, 1, 0, &set, &p.point[i].o, in_dir(name), NULL, NULL, &e));
         OKAY(batch_read(in_dir(name), set.n, &own, &e));
         for (int k = 0; k < set.n; k++) {
             sweep_reply x;

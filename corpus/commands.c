@@ -457,6 +457,7 @@ static void on_stop(int sig)
 }
 
 typedef struct {
+    const char *keep;
     const char *out, *tok, *init, *schedule, *mix, *mix_end, *loss, *checkpoint, *log, *name, *note, *format, *type;
     int         reverse, layers, embd, heads, ctx, inner, batch, resume, dry_run, threads;
     double      min_lr, epochs, join;
@@ -611,6 +612,8 @@ static int train_check(train_args *a, int n_shards, err *e)
     a->r.sched = train_sched_of_name(a->schedule);
     if (a->r.sched < 0) return err_set(e, E_ARG, "--schedule '%s': constant, linear, cosine or noam wanted", a->schedule);
     if (strcmp(a->loss, "all") != 0 && strcmp(a->loss, "reply") != 0) return err_set(e, E_ARG, "--loss '%s': all or reply wanted", a->loss);
+    if (strcmp(a->keep, "best") != 0 && strcmp(a->keep, "last") != 0) return err_set(e, E_ARG, "--keep '%s': best or last wanted", a->keep);
+    a->r.keep_last = strcmp(a->keep, "last") == 0;
     if (strcmp(a->type, "f32") != 0 && strcmp(a->type, "f16") != 0) return err_set(e, E_ARG, "--type '%s': f32 or f16 wanted", a->type);
     if ((a->r.steps > 0) + (a->epochs > 0) + (a->r.minutes > 0) != 1 || a->r.steps < 0 || a->epochs < 0 || a->r.minutes < 0)
         return err_set(e, E_ARG, "one of --steps, --epochs and --minutes is wanted");
@@ -723,7 +726,7 @@ static int train_run(setup *u, train_args *a, gguf *start, err *e)
         return err_set(e, E_CANCEL, "stopped at step %ld; %s holds everything: the same command with --resume goes on", last.step, a->r.checkpoint);
     if (rc == OK && strcmp(a->type, "f16") == 0) rc = halve(u, a->out, e);
     if (rc) return rc;
-    fprintf(stderr, "duet train: %s is the model of step %ld (held-out ppl %.4f) of %ld%s; %.0f s, %.2f epochs of %s", a->out, last.best_step, last.best, last.step,
+    fprintf(stderr, "duet train: %s is the model of step %ld (held-out ppl %.4f) of %ld%s; %.0f s, %.2f epochs of %s", a->out, a->r.keep_last ? last.step : last.best_step, a->r.keep_last ? last.ppl : last.best, last.step,
             last.stopped_early ? ", stopped early" : "", last.seconds, loader_epochs(u->l, 0), shard_path(u->s[0]));
     for (int k = 1; k < u->n; k++) fprintf(stderr, ", %.2f of %s", loader_epochs(u->l, k), shard_path(u->s[k]));
     if (last.skipped) fprintf(stderr, "; %llu updates left out (gradient not finite)", (unsigned long long)last.skipped);
@@ -737,7 +740,7 @@ static int cmd_train(int argc, char **argv, err *e)
 {
     const char *pos[RUN_MAX_SHARDS];
     int         n = 0;
-    train_args  a = { .schedule = "cosine", .loss = "reply", .type = "f32", .layers = 4, .embd = 192, .heads = 6, .batch = 3072, .min_lr = -1, .seed = 1,
+    train_args  a = { .schedule = "cosine", .loss = "reply", .keep = "best", .type = "f32", .layers = 4, .embd = 192, .heads = 6, .batch = 3072, .min_lr = -1, .seed = 1,
                       .eval_tokens = 60000, .t = train_defaults(), .r = { .accum = 1, .lr = 1e-3, .warmup = 200, .eval_every = 250 } };
     a.t.weight_decay = 0.1;
     a.t.dropout      = 0.1f;
@@ -780,6 +783,7 @@ static int cmd_train(int argc, char **argv, err *e)
         { "--eval-every", OPT_LONG, &a.r.eval_every, "N", "updates between looks at the held-out part (250)" },
         { "--eval-tokens", OPT_LONG, &a.eval_tokens, "N", "most held-out tokens of each shard at a look (60000; 0: all)" },
         { "--judge", OPT_INT, &a.r.judge, "K", "shard K alone chooses the best model (0: all, by their last shares)" },
+        { "--keep", OPT_STR, &a.keep, "best|last", "OUT is the best model by the judge, or that of the last look (best)" },
         { "--checkpoint", OPT_STR, &a.checkpoint, "FILE", "kept after the run (OUT.gguf.ckpt, removed)" },
         { "--resume", OPT_FLAG, &a.resume, NULL, "go on from the checkpoint; the same options, the same bits" },
         { "--log", OPT_STR, &a.r.log, "FILE", ".jsonl or .csv" },

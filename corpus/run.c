@@ -254,9 +254,12 @@ static int look(run *r, err *e)
     r->s.ppl    = exp(mean / sum);
     r->s.looked = 1;
     r->waited++;
-    if (r->s.ppl < r->s.best) {
+    const int better = r->s.ppl < r->s.best;
+    if (better || r->o->keep_last) {
         int rc = trainer_save(r->p->t, r->o->out, r->p->tok, r->p->meta, (str){ "", 0 }, 1, e);
         if (rc) return rc;
+    }
+    if (better) {
         r->s.best      = r->s.ppl;
         r->s.best_step = r->s.step;
         r->waited      = 0;

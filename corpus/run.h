@@ -20,6 +20,7 @@ typedef struct {
     int         judge;       /* k >= 1: the held-out part of shard k chooses the best model; 0: all of them, weighed by the last shares */
     int         patience;    /* stop after so many looks without a better one; 0 = never */
     const char *out;         /* the best model so far, always complete: an ordinary GGUF */
+    int         keep_last;   /* 1: `out` is the model of the last look instead, better or not */
     const char *checkpoint;  /* everything needed to go on, written after each look and when stopped */
     const char *log;         /* NULL, or *.csv, else JSON lines */
 } run_opts;

@@ -81,7 +81,7 @@ typedef struct {
     long        stop_at;    /* ask to stop after this update; 0 = never */
     long        steps;
     double      lr;
-    int         patience, judge;
+    int         patience, judge, keep_last;
     int         threads;    /* 0 = 1 */
     int         slow;       /* milliseconds to wait after each update, so that a kill falls anywhere */
 } job;
@@ -113,7 +113,7 @@ static int work(const job *j, char *text, run_status *last)
     snprintf(ckpt, sizeof ckpt, "%s/%s.ckpt", dir, j->name);
     snprintf(log, sizeof log, "%s/%s.%s", dir, j->name, j->csv ? "csv" : "jsonl");
     run_opts o = { .accum = 2, .sched = SCHED_COSINE, .lr = j->lr > 0 ? j->lr : 0.01, .min_ratio = 0.1, .warmup = 3, .steps = j->steps, .n_mix = n == 2 ? 2 : 0,
-                   .mix = { 0.9, 0.1 }, .mix_end = { 0.2, 0.8 }, .eval_every = 7, .patience = j->patience, .judge = j->judge, .out = out, .checkpoint = ckpt,
+                   .mix = { 0.9, 0.1 }, .mix_end = { 0.2, 0.8 }, .eval_every = 7, .patience = j->patience, .judge = j->judge, .keep_last = j->keep_last, .out = out, .checkpoint = ckpt,
                    .log = j->no_log ? NULL : log };
     int rc = shard_open(&s[0], file("fruit.shard"), &e);
     if (rc == OK && j->shard2) rc = shard_open(&s[1], file(j->shard2), &e);
@@ -324,6 +324,26 @@ static void stops_early(void **state)
     assert_true(a.last.stopped_early && a.last.step <= 7 * 4);
 }
 
+/* A learning rate so high that the model gets worse: OUT is the last one only when asked for, and that is what the checkpoint holds. */
+static void keeps_the_last(void **state)
+{
+    (void)state;
+    for (int last = 0; last < 2; last++) {
+        answer a = in_child((job){ .name = "keep", .steps = 14, .lr = 30, .keep_last = last, .no_log = 1 }, 0);
+        if (a.rc) fail_msg("%s", a.text);
+        assert_true(a.last.best_step < 14);
+        gguf *out, *ckpt;
+        err   e;
+        if (gguf_open(&out, file("keep.gguf"), &e) || gguf_open(&ckpt, file("keep.ckpt"), &e)) fail_msg("%s", e.msg);
+        const gguf_tensor *x = gguf_find(out, "token_embd.weight"), *y = gguf_find(ckpt, "token_embd.weight");
+        assert_non_null(x);
+        assert_non_null(y);
+        assert_int_equal(memcmp(x->data, y->data, x->n_bytes) == 0, last);
+        gguf_close(out);
+        gguf_close(ckpt);
+    }
+}
+
 static void refusals(void **state)
 {
     (void)state;
@@ -355,6 +375,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(learns),      cmocka_unit_test(stopped_and_resumed), cmocka_unit_test(killed_and_resumed),
         cmocka_unit_test(logs_as_csv), cmocka_unit_test(stops_early),         cmocka_unit_test(refusals),
+        cmocka_unit_test(keeps_the_last),
     };
     return cmocka_run_group_tests_name("run", tests, setup_all, teardown_all);
 }

@@ -146,12 +146,12 @@ static int source_row(loader *l, int k, source *after, err *e)
     return err_set(e, E_FORMAT, "%s: no target tokens: every row is context only%s", shard_path(s->s), l->o.reversed ? " in reversed order" : "");
 }
 
-/* Does the row of source k that was just built, at place `s`, go on in the last row of the batch?  A pure function of the place, so that a resumed
- * run decides alike. */
-static int joins(const loader *l, const batch *b, int k, const source *s)
+/* Does the row that was just built, of the dialogue at place `pos` of an order, go on in the last row of the batch?  A pure function of the place, so that a
+ * resumed run decides alike. */
+static int joins(const loader *l, const batch *b, uint64_t seed, uint64_t order, uint64_t pos)
 {
     return l->o.join > 0 && b->len.n > 0 && l->row_begins && (size_t)b->len.v[b->len.n - 1] + l->id.n - bos_cost(l) <= (size_t)l->o.n_ctx &&
-           rng_unit(l->o.seed, (uint64_t)k << 40 | s->epoch, JOIN_STREAM + s->pos) < l->o.join;
+           rng_unit(seed, order, JOIN_STREAM + pos) < l->o.join;
 }
 
 /* When a row ends its dialogue the place moves on at the next call; epochs count what was begun. */
@@ -170,7 +170,7 @@ int loader_next(loader *l, batch *b, err *e)
             l->left_out = left_out; /* the row is built again for the next batch */
             break;
         }
-        rc = batch_add(l, b, joins(l, b, best, &after), e);
+        rc = batch_add(l, b, joins(l, b, l->o.seed, (uint64_t)best << 40 | after.epoch, after.pos), e);
         if (rc) return rc;
         l->v[best] = after;
         for (int k = 0; k < l->n; k++) l->v[k].credit += l->v[k].share * (double)l->id.n;
@@ -210,8 +210,9 @@ int loader_held(loader *l, int k, loader_place *p, uint64_t limit_tok, batch *b,
         int rc = shard_get(s, PART_HELD, shuffled(0, 0, n, p->pos), &l->d, e);
         if (rc) return rc;
         while (p->turn < l->d.n) {
-            int from = p->turn, context = p->context;
-            rc       = next_row(l, &from, &context, e);
+            int from      = p->turn, context = p->context;
+            l->row_begins = from == 0;
+            rc            = next_row(l, &from, &context, e);
             if (rc < 0) return rc;
             if (rc && b->id.n && !fits(l, b)) {
                 batch_view(b);
@@ -221,7 +222,7 @@ int loader_held(loader *l, int k, loader_place *p, uint64_t limit_tok, batch *b,
             p->context = context;
             if (!rc) continue;
             p->tokens += l->id.n;
-            rc = batch_add(l, b, 0, e);
+            rc = batch_add(l, b, joins(l, b, 0, 0, p->pos), e);
             if (rc) return rc;
         }
         p->turn = p->context = 0;

@@ -15,7 +15,7 @@ typedef struct {
     int      reversed, loss_all; /* as format_train */
     int      n_ctx;              /* longest row */
     int      max_tok, max_seq;   /* of a batch */
-    double   join;               /* share of training dialogues that go on in the row of the one before, where both fit: changes of topic */
+    double   join;               /* share of dialogues (held-out ones too) that go on in the row of the one before, where both fit */
     uint64_t seed;
 } loader_opts;
 

@@ -14,7 +14,7 @@
 #include "dialog/json.h"
 #include "eval/tokenise.h"
 
-enum { LINE_MAX_BYTES = 1 << 30, TOGETHER_MAX = 16, TOGETHER_BYTES = 256 << 20 };
+enum { LINE_MAX_BYTES = 1 << 30, TOGETHER_MAX = 16, TOGETHER = 8 /* more win nothing on the shipped pair: keys and values leave the caches */, TOGETHER_BYTES = 256 << 20 };
 
 static int no_memory(err *e) { return err_set(e, E_NOMEM, "batch: out of memory"); }
 
@@ -319,7 +319,7 @@ static void run_all(batch_run *b, responder *const *r, const respond_opts *o)
 int batch_together(const responder *r, const respond_opts *o)
 {
     size_t fit = TOGETHER_BYTES / respond_job_bytes(r, o);
-    return fit > TOGETHER_MAX ? TOGETHER_MAX : fit < 1 ? 1 : (int)fit;
+    return fit > TOGETHER ? TOGETHER : fit < 1 ? 1 : (int)fit;
 }
 
 int batch_generate(responder *const *r, int n_r, int together, const testset *t, const respond_opts *o, const char *path, batch_progress *f, void *ctx, err *e)

@@ -27,7 +27,7 @@ int system_read(system_spec *s, const char *path, arena *a, err *e);
 typedef int batch_progress(void *ctx, int done, int total);
 
 /* Contexts that batch_generate answers side by side with each responder when it is not told: what 256 MB of keys, values and logits hold, at
- * most 16. */
+ * most 8. */
 int batch_together(const responder *r, const respond_opts *o);
 /* Replies of item i are respond()'s with seed rng_u64(o->seed, i, 0), as `duet reply` has for line i.  n_r responders of the same models and rules
  * share the work, each on contexts of its own, `together` of them at a time (1 to 16, 0: batch_together()); neither number changes the result.

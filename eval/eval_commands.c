@@ -183,7 +183,9 @@ int cmd_eval(int argc, char **argv, err *e)
                                 "The signature line says what must be the same for a number to be the same.\n"
                                 "With --set, every system of --systems answers the test set first. A system is a settings file of lines \"key: value\":\n"
                                 "name, forward, backward (models), options (mode=bidi n=16 …), rules; or replies, a file with a reply a line.\n"
-                                "DIR gets NAME.jsonl (all candidates; a run that was stopped goes on there), report.html, report.md, report.json.";
+                                "DIR gets NAME.jsonl (all candidates; a run that was stopped goes on there), report.html, report.md, report.json.\n"
+                                "A dialogue gives one item, its last turn. Every turn of dialogues with blank lines between them, as a .tsv:\n"
+                                "  awk 'BEGIN { RS = \"\"; FS = \"\\n\" } { c = $1; for (i = 2; i <= NF; i++) { print c \"\\t\" $i; c = c \" EOS \" $i } }' talk.txt";
     eval_job     j    = { .tokenise = "none", .doubt = { .resamples = -1, .level = 0.95, .seed = 1 }, .listed = 300 };
     const option list[] = {
         { "--hyp", OPT_STRS, &j.hyp, "FILE", "the replies of a system; given again, systems are compared with the first" },
@@ -198,7 +200,7 @@ int cmd_eval(int argc, char **argv, err *e)
         { "--limit", OPT_INT, &j.limit, "N", "only the first N items" },
         { "--listed", OPT_INT, &j.listed, "N", "items shown with all candidates on the page (default 300)" },
         { "--threads", OPT_INT, &j.threads, "N", "workers, each on contexts of its own; never changes a reply" },
-        { "--together", OPT_INT, &j.together, "N", "contexts a worker answers side by side, 1 to 16 (default: what 256 MB hold); never changes a reply" },
+        { "--together", OPT_INT, &j.together, "N", "contexts a worker answers side by side, 1 to 16 (default 8, fewer when they need more than 256 MB); never changes a reply" },
         { "doubt", OPT_GROUP, NULL, NULL, NULL },
         { "--resamples", OPT_INT, &j.doubt.resamples, "N", "for intervals and p-values; 0 = none; default 1000 when systems are compared" },
         { "--level", OPT_DOUBLE, &j.doubt.level, "X", "of the intervals (default 0.95)" },

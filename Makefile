@@ -31,7 +31,7 @@ ALLFLAGS = -std=c11 -D_DEFAULT_SOURCE -ffp-contract=off -fno-math-errno -fopenmp
 LDALL    = -fopenmp $(CFLAGS) $(LDFLAGS) $(RPATH)
 
 # Each directory is a library; commands.c, *_commands.c, bench.c and main.c are program code.
-PROGRAM := $(wildcard models/commands.c corpus/commands.c dialog/commands.c dialog/*_commands.c eval/commands.c eval/*_commands.c eval/bench.c dialog/main.c)
+PROGRAM := $(wildcard models/commands.c corpus/commands.c corpus/*_commands.c dialog/commands.c dialog/*_commands.c eval/commands.c eval/*_commands.c eval/bench.c dialog/main.c)
 objs     = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(PROGRAM),$(wildcard $(1)/*.c)))
 ROOMS   := models corpus dialog eval
 M := $(BUILD)/libmodels.a

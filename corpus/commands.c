@@ -1,8 +1,7 @@
 /* corpus/commands: prep, vocab, train, perplexity.  Program code: parses options, wires readers, cleaner, tokenizer, shard, loader and run together,
  * prints.  Results go to stdout, reports and progress to stderr. */
 #include "corpus/clean.h"
-#include "corpus/run.h"
-#include "models/options.h"
+#include "corpus/commands.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -18,8 +17,7 @@
 
 enum { MAX_IN = 4096 };
 
-/* After options_parse: what to return, or -1 to go on. */
-static int parsed(int rc, const char *usage, const char *about, const option *o)
+int parsed(int rc, const char *usage, const char *about, const option *o)
 {
     if (rc == OK) return -1;
     if (rc != OPTIONS_HELP) return EXIT_USAGE;
@@ -30,9 +28,7 @@ static int parsed(int rc, const char *usage, const char *about, const option *o)
     return EXIT_OK;
 }
 
-static int status_of(int rc) { return rc == OK ? EXIT_OK : EXIT_FAILED; }
-
-static int usage_error(err *e, const char *fmt, const char *arg)
+int usage_error(err *e, const char *fmt, const char *arg)
 {
     err_set(e, E_ARG, fmt, arg);
     return EXIT_USAGE;
@@ -94,8 +90,7 @@ static int open_tokenizer(tokenizer **t, const char *path, err *e)
     return rc;
 }
 
-/* The dialogue layout that a vocabulary stands for. */
-static int format_for(const tokenizer *t, const char *name, format *f, err *e)
+int format_for(const tokenizer *t, const char *name, format *f, err *e)
 {
     special_ids sp   = tokenizer_specials(t);
     int         kind = name ? format_of_name(name) : sp.bos >= 0 && sp.bos != sp.eos && tokenizer_kind(t) == TOK_WORDPIECE ? FORMAT_CLS_SEP : FORMAT_DIALOGPT;
@@ -516,15 +511,15 @@ static void data_digest(const setup *u, char hex[65])
     sha256_hex(d, hex);
 }
 
-static int tokenizer_fits(const setup *u, const char *from, err *e)
+int tokenizer_fits(const tokenizer *t, shard *const *s, int n, const char *from, err *e)
 {
     unsigned char d[32];
-    tokenizer_digest(u->tok, d);
-    for (int k = 0; k < u->n; k++) {
-        if (shard_n_vocab(u->s[k]) != tokenizer_size(u->tok))
-            return err_set(e, E_ARG, "%s has a vocabulary of %d, %s was made with one of %d", from, tokenizer_size(u->tok), shard_path(u->s[k]), shard_n_vocab(u->s[k]));
-        if (memcmp(d, shard_tokenizer(u->s[k]), 32) != 0)
-            return err_set(e, E_ARG, "%s was made with another tokenizer than that of %s (same size, other entries or rules)", shard_path(u->s[k]), from);
+    tokenizer_digest(t, d);
+    for (int k = 0; k < n; k++) {
+        if (shard_n_vocab(s[k]) != tokenizer_size(t))
+            return err_set(e, E_ARG, "%s has a vocabulary of %d, %s was made with one of %d", from, tokenizer_size(t), shard_path(s[k]), shard_n_vocab(s[k]));
+        if (memcmp(d, shard_tokenizer(s[k]), 32) != 0)
+            return err_set(e, E_ARG, "%s was made with another tokenizer than that of %s (same size, other entries or rules)", shard_path(s[k]), from);
     }
     return OK;
 }
@@ -586,7 +581,7 @@ static int setup_open(setup *u, const train_args *a, const char *const *shards, 
         if (rc == OK) u->config.n_vocab = tokenizer_size(u->tok);
     }
     if (rc == OK) rc = gpt2_config_check(&u->config, e);
-    if (rc == OK) rc = tokenizer_fits(u, from, e);
+    if (rc == OK) rc = tokenizer_fits(u->tok, u->s, u->n, from, e);
     buf_free(&hint);
     if (rc == OK) rc = setup_meta(u, a, e);
     if (rc) return rc;
@@ -845,7 +840,7 @@ static int cmd_perplexity(int argc, char **argv, err *e)
     train_opts opt = train_defaults();
     rc = open_shards(&u, pos + 1, n - 1, e);
     if (rc == OK) rc = open_start(&u, pos[0], &g, e);
-    if (rc == OK) rc = tokenizer_fits(&u, pos[0], e);
+    if (rc == OK) rc = tokenizer_fits(u.tok, u.s, u.n, pos[0], e);
     if (rc == OK) rc = gpt2_read_meta(g, u.tok, &u.meta, e);
     if (rc == OK && (format_text || !u.meta.fmt.kind)) rc = format_for(u.tok, format_text, &u.meta.fmt, e);
     if (batch_tok < u.config.n_ctx) batch_tok = u.config.n_ctx;
@@ -880,6 +875,7 @@ const command corpus_commands[] = {
     { "prep", cmd_prep, "read and clean dialogues, tokenise them into a shard" },
     { "vocab", cmd_vocab, "build a vocabulary from dialogues" },
     { "train", cmd_train, "train a model, forward or backward, on shards" },
+    { "prune", cmd_prune, "a smaller model: layers, heads, columns and vocabulary that matter least" },
     { "perplexity", cmd_perplexity, "perplexity of a model over held-out dialogues" },
     { NULL, NULL, NULL },
 };

@@ -57,6 +57,13 @@ int tokenizer_encode(const tokenizer *t, str text, ivec *ids, err *e);
  *   - & beside a single letter: r&b, at&t;  :) ;( stand together, spaced from the word before. */
 int tokenizer_decode(const tokenizer *t, const int *ids, size_t n, buf *out, err *e);
 
+/* ---- a smaller vocabulary ---- */
+/* The entries with keep[id] (n_vocab,) and those that every text needs: special and control tokens; BPE: the single bytes, and the parts of every merge that
+ * gives a token that stays (merges with all three in place stay, in their order); WordPiece: every entry of one character, with drop_characters only the
+ * ASCII ones.  ids: old id of each new one, rising.  A text whose old tokens all stay (and, WordPiece, are not [UNK]) has the same tokens under their new ids;
+ * any other is cut into smaller pieces, with drop_characters also [UNK]. */
+int tokenizer_cut(tokenizer **out, const tokenizer *t, const unsigned char *keep, int drop_characters, ivec *ids, err *e);
+
 /* ---- building a vocabulary ---- */
 typedef struct tokenizer_trainer tokenizer_trainer;
 /* kind TOK_BPE (byte-level, starts from the 256 bytes) or TOK_WORDPIECE (BERT cleaning; every CJK character is a word of its own; Latin

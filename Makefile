@@ -132,6 +132,12 @@ check-rules: deps
 	@$(MAKE) --no-print-directory -s all
 	@DUET=$(BUILD)/duet tests/rules_score.sh -g eval/safety/zh_test.tsv eval/safety/en_test.tsv
 
+# Size, speed and held-out perplexity of the shipped pair: full, pruned, quantized (models/weights/duet-zh.md).
+.PHONY: sizes
+sizes: deps
+	@$(MAKE) --no-print-directory -s all
+	@models/weights/sizes.sh $(BUILD)/duet $(BUILD)/sizes
+
 # Mistakes planted in a copy of the sources: every one must turn a test red.
 .PHONY: faults
 faults: deps-test
@@ -180,6 +186,7 @@ help:
 	'make faults            plant mistakes in a copy of the sources: each must turn a test red' \
 	'make check-fixtures    every reference checkpoint, where they are at hand (FIXTURES=DIR)' \
 	'make big-store         fill a store with EXCHANGES=1000000 exchanges and measure it' \
+	'make sizes             prune and quantize the shipped pair, print size, speed and perplexity of each' \
 	'make check-rules       precision and recall of the rules on the labelled test sets' \
 	'make clean             remove $(BUILD)/'
 

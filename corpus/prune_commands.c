@@ -229,7 +229,8 @@ static void print_report(const prune_report *r, const char *out)
         for (int i = 0; i < r->to.n_layer; i++) printf(" %d", r->layer[i]);
         putchar('\n');
     }
-    if (isfinite(r->from.nll)) printf("next: duet train SHARD… --init %s -o BETTER.gguf --steps N\n", out);
+    if (r->vocab_to < r->vocab_from) printf("next: duet prep DIALOGUES -o SHARD --tokenizer %s (shards of the old vocabulary do not fit it)\n", out);
+    if (isfinite(r->from.nll)) printf("next: duet train SHARD --init %s -o BETTER.gguf --steps N\n", out);
 }
 
 static int check(const prune_args *a, err *e)

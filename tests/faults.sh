@@ -40,6 +40,10 @@ fault "safety: replies are not judged" dialog/respond.c dialog/test_respond 's/g
 fault "history: a commit that is not read back" dialog/record.c dialog/test_chain '/^    if (r == OK) {$/{N;s/if (r == OK) {\n        r = record_load/if (0) {\n        r = record_load/}'
 fault "import: Conv1D is not transposed" models/import.c models/test_import 's/(t->flags \& T_HF_TRANSPOSED) != 0, i, n, cols/0, i, n, cols/'
 fault "pickle: any global is known" models/unpickle.c models/test_corrupt 's/if (str_eq(module, str_of(globals\[i\].module)) \&\& str_eq(name, str_of(globals\[i\].name)))$/if (module.n + name.n)/'
+fault "prune: the best go first" models/prune.c models/test_prune 's/return x->score > y->score ? -1 : x->score < y->score ? 1/return x->score > y->score ? 1 : x->score < y->score ? -1/'
+fault "prune: keys of another head" models/prune.c models/test_prune 's/third \* C + head\[i\] \* D + d/third * C + (third == 1 ? i : head[i]) * D + d/'
+fault "prune: a layer that moves keeps its place's scale" models/prune.c models/test_prune 's/if (from->scale_attn_by_layer \&\& k->layer\[i\] != i)/if (0)/'
+fault "vocabulary: a kept token loses its parts" models/vocab_cut.c models/test_prune 's/if (r == OK \&\& t->kind == TOK_BPE) add_parts/if (0) add_parts/'
 
 echo "$passed passed, $failed failed"
 [ $failed = 0 ] && [ $passed -gt 0 ]

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "models/linear.h"
+#include "models/ops.h"
 
 enum { FORWARD_ROWS = 96 };
 
@@ -83,7 +84,7 @@ int responder_new(responder **out, gpt2 *fwd, gpt2 *bwd, const safety *rules, er
     p->bwd   = bwd;
     p->rules = rules;
     responder_watch(p, NULL);
-    snprintf(p->numerics, sizeof p->numerics, "%s ops", linear_numerics());
+    snprintf(p->numerics, sizeof p->numerics, "%s " OPS_NUMERICS, linear_numerics());
     const tokenizer *t = gpt2_tokenizer(fwd);
     int              V = gpt2_cfg(fwd)->n_vocab, known = tokenizer_size(t), sep = gpt2_about(fwd)->fmt.sep;
     for (int id = 0; id < V; id++)

@@ -14,6 +14,7 @@
 #include "eval/synth.h"
 #include "eval/workload.h"
 #include "models/linear.h"
+#include "models/ops.h"
 
 typedef struct {
     open_names   names;
@@ -299,11 +300,11 @@ static int put_models(bench_job *j, err *e)
     if (r) return r;
     json_object_set_new(j->root, "models", json_pack("[s]", gpt2_path(j->fwd)));
     if (j->bwd) json_array_append_new(json_object_get(j->root, "models"), json_string(gpt2_path(j->bwd)));
-    json_object_set_new(j->root, "numerics", json_string(linear_numerics()));
+    json_object_set_new(j->root, "numerics", json_sprintf("%s " OPS_NUMERICS, linear_numerics()));
     json_object_set_new(j->root, "path", json_string(linear_path_name()));
     json_object_set_new(j->root, "matrix_bytes", json_real(matrices(&j->f)));
     if (!j->json)
-        printf("%s%s%s: matrices of %.1f MB%s; arithmetic %s on %s\n", gpt2_path(j->fwd), j->bwd ? " and " : "", j->bwd ? gpt2_path(j->bwd) : "", matrices(&j->f) * 1e-6,
+        printf("%s%s%s: matrices of %.1f MB%s; arithmetic %s " OPS_NUMERICS " on %s\n", gpt2_path(j->fwd), j->bwd ? " and " : "", j->bwd ? gpt2_path(j->bwd) : "", matrices(&j->f) * 1e-6,
                j->bwd ? " each" : "", linear_numerics(), linear_path_name());
     return OK;
 }

@@ -159,6 +159,15 @@ void linear_free(linear *w)
     memset(w, 0, sizeof *w);
 }
 
+linear linear_part(const linear *w, int from, int n)
+{
+    linear part = *w;
+    part.rows   = n;
+    part.panel  = (char *)w->panel + (size_t)from * (size_t)w->cols * value_bytes(w);
+    part.bias   = w->bias ? w->bias + from : NULL;
+    return part;
+}
+
 void linear_row(const linear *w, int r, float *out)
 {
     size_t at = (size_t)(r / LINEAR_LANES) * (size_t)w->cols * LINEAR_LANES + (size_t)(r % LINEAR_LANES);

@@ -22,6 +22,8 @@ typedef struct {
  * E_FORMAT when a number is not finite (the row is named), E_NOMEM. */
 int  linear_pack(linear *w, int rows, int cols, int type, const void *src, const float *bias, err *e);
 void linear_free(linear *w);
+/* Outputs from … from + n of w as a matrix of its own, over the memory of w (not to be freed); from is a multiple of 16. */
+linear linear_part(const linear *w, int from, int n);
 /* Row r of W as floats, out (cols,). */
 void linear_row(const linear *w, int r, float *out);
 

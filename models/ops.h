@@ -14,6 +14,10 @@ const char *ops_act_name(int act);
 
 /* ---- shared by inference and training; deterministic to the bit ---- */
 
+/* Names the arithmetic of this section and of attention, for stored replies: the same text means the same bits.  2: sigmoid, softmax and the log of a sum
+ * from e^x for x <= 0; attention's weights are divided by their sum in the end. */
+#define OPS_NUMERICS "ops2"
+
 /* out = (x - mean) * rstd * w + b over each row; biased variance.  x, out (n, C); mean, rstd (n,) may be NULL.  out may be x. */
 void ops_layernorm(float *out, float *mean, float *rstd, const float *x, const float *w, const float *b, int n, int C, float eps);
 /* out = act(x), n elements; out may be x. */

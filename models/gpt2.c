@@ -30,9 +30,8 @@ struct gpt2 {
     float      *wpe;             /* (P, C) */
     float      *ln_f_w, *ln_f_b; /* (C,) */
     float      *vectors;         /* memory behind wpe and all LayerNorms */
-    pthread_mutex_t lock;        /* of what follows */
+    pthread_mutex_t lock;        /* of the digest */
     char        digest[65];
-    struct score_space *spare;   /* memory of a scoring that is over, for the next; NULL: none, or in use */
 };
 
 enum { DIGEST_STEP = 16 << 20 }; /* bytes of the file that are in memory while it is hashed */
@@ -157,12 +156,9 @@ int gpt2_open(gpt2 **out, const char *path, err *e)
     return OK;
 }
 
-static void score_space_free(struct score_space *x);
-
 void gpt2_close(gpt2 *m)
 {
     if (!m) return;
-    score_space_free(m->spare);
     for (int i = 0; m->h && i < m->cfg.n_layer; i++) {
         linear_free(&m->h[i].c_attn);
         linear_free(&m->h[i].attn_proj);
@@ -443,21 +439,15 @@ typedef struct { /* token ids[k][t], whose logit in row `row` is wanted */
     float logit;
 } target;
 
-/* Memory for slices of `rows` rows. */
-typedef struct score_space {
-    gpt2_cache *c;
-    float      *logits; /* (rows, step): a part of the vocabulary */
-    int         rows, step, most_targets;
-    ops_lse    *lse;    /* (rows,) */
-    target     *target; /* (most_targets,) of the slice in work, rows rising */
-} score_space;
-
 typedef struct {
     const int *const *ids;
     const int        *n, *from;
     int               n_seq, shared; /* shared: tokens that all begin with and that are fed once, or once a slice */
     double           *logp, *const *tok;
-    score_space      *x;
+    float            *logits; /* (rows, step): a part of the vocabulary */
+    int               step;
+    ops_lse          *lse;    /* (rows,) */
+    target           *target; /* of the slice in work, rows rising */
     int               n_target;
 } scoring;
 
@@ -466,37 +456,34 @@ static int is_target(const scoring *s, int k, int t) { return t >= s->from[k] &&
 
 static void add_target(scoring *s, int row, int k, int t)
 {
-    if (is_target(s, k, t)) s->x->target[s->n_target++] = (target){ .row = row, .k = k, .t = t, .id = s->ids[k][t] };
+    if (is_target(s, k, t)) s->target[s->n_target++] = (target){ .row = row, .k = k, .t = t, .id = s->ids[k][t] };
 }
 
 /* Targets, and for each row the log of the sum over the vocabulary: logits are made part by part for all n rows, and used while they are in the cache. */
-static void score_rows(const gpt2 *m, scoring *s, int n)
+static void score_rows(const gpt2 *m, gpt2_cache *c, scoring *s, int n)
 {
-    const score_space *x = s->x;
-    gpt2_cache        *c = x->c;
-    int                V = m->cfg.n_vocab;
-    for (int r = 0; r < n; r++) x->lse[r] = OPS_LSE_NONE;
-    for (int o = 0; o < V && n; o += x->step) {
-        int    wide = V - o < x->step ? V - o : x->step;
+    int V = m->cfg.n_vocab;
+    for (int r = 0; r < n; r++) s->lse[r] = OPS_LSE_NONE;
+    for (int o = 0; o < V && n; o += s->step) {
+        int    wide = V - o < s->step ? V - o : s->step;
         linear part = linear_part(&m->lm_head, o, wide);
-        linear_apply(x->logits, c->ln, n, &part, c->scratch);
+        linear_apply(s->logits, c->ln, n, &part, c->scratch);
 #pragma omp parallel for schedule(static) if ((size_t)n * (size_t)wide > 1u << 14)
-        for (int r = 0; r < n; r++) ops_lse_add(&x->lse[r], x->logits + (size_t)r * (size_t)wide, wide);
-        for (target *t = x->target; t < x->target + s->n_target; t++)
-            if (t->id >= o && t->id - o < wide) t->logit = x->logits[(size_t)t->row * (size_t)wide + (size_t)(t->id - o)];
+        for (int r = 0; r < n; r++) ops_lse_add(&s->lse[r], s->logits + (size_t)r * (size_t)wide, wide);
+        for (target *x = s->target; x < s->target + s->n_target; x++)
+            if (x->id >= o && x->id - o < wide) x->logit = s->logits[(size_t)x->row * (size_t)wide + (size_t)(x->id - o)];
     }
-    for (const target *t = x->target; t < x->target + s->n_target; t++) {
-        double logp = (double)t->logit - ops_lse_end(&x->lse[t->row]);
-        s->logp[t->k] += logp;
-        if (s->tok && s->tok[t->k]) s->tok[t->k][t->t] = logp;
+    for (const target *x = s->target; x < s->target + s->n_target; x++) {
+        double logp = (double)x->logit - ops_lse_end(&s->lse[x->row]);
+        s->logp[x->k] += logp;
+        if (s->tok && s->tok[x->k]) s->tok[x->k][x->t] = logp;
     }
 }
 
 /* Run the slice of n rows and add what its wanted rows say of the tokens behind them.  Slot i of the cache holds sequence
  * first + i. */
-static void score_slice(const gpt2 *m, scoring *s, int first, int n)
+static void score_slice(const gpt2 *m, gpt2_cache *c, scoring *s, int first, int n)
 {
-    gpt2_cache *c = s->x->c;
     n           = run_slice(m, c, n);
     s->n_target = 0;
     for (int r = 0; r < n; r++) {
@@ -504,7 +491,7 @@ static void score_slice(const gpt2 *m, scoring *s, int first, int n)
         if (slot >= 0) add_target(s, r, first + slot, t);
         for (int k = 0; slot < 0 && k < s->n_seq; k++) add_target(s, r, k, t);
     }
-    score_rows(m, s, n);
+    score_rows(m, c, s, n);
 }
 
 /* Rows of sequence k behind the shared ones: its last token is never fed, and nothing when nothing is asked. */
@@ -519,21 +506,20 @@ static int put_shared(gpt2_cache *c, const scoring *s, int row, int i, int first
 }
 
 /* The shared tokens once, then the rest of the sequences, as many at a time as the cache has tails. */
-static void score_long(const gpt2 *m, scoring *s)
+static void score_long(const gpt2 *m, gpt2_cache *c, scoring *s)
 {
-    gpt2_cache *c = s->x->c;
-    int         rows = 0;
+    int rows = 0;
     for (int i = 0; i < s->shared; i++) {
         rows = put_shared(c, s, rows, i, 1);
-        if (rows == c->max_rows || i == s->shared - 1) score_slice(m, s, 0, rows), rows = 0;
+        if (rows == c->max_rows || i == s->shared - 1) score_slice(m, c, s, 0, rows), rows = 0;
     }
     for (int first = 0; c->n_seq && first < s->n_seq; first += c->n_seq) {
         for (int k = first; k < s->n_seq && k < first + c->n_seq; k++)
             for (int i = s->shared; i < s->shared + rows_of(s, k); i++) {
                 set_row(c, rows++, s->ids[k][i], k - first, i, is_target(s, k, i + 1));
-                if (rows == c->max_rows) score_slice(m, s, first, rows), rows = 0;
+                if (rows == c->max_rows) score_slice(m, c, s, first, rows), rows = 0;
             }
-        if (rows) score_slice(m, s, first, rows), rows = 0;
+        if (rows) score_slice(m, c, s, first, rows), rows = 0;
         gpt2_cache_clear_tails(c);
     }
 }
@@ -548,9 +534,8 @@ static int slice_end(const gpt2_cache *c, const scoring *s, int first, int goal)
 }
 
 /* Whole sequences at a time, with the few shared tokens again in each slice: the cache keeps one layer. */
-static void score_short(const gpt2 *m, scoring *s, int goal)
+static void score_short(const gpt2 *m, gpt2_cache *c, scoring *s, int goal)
 {
-    gpt2_cache *c = s->x->c;
     for (int first = 0, next; first < s->n_seq; first = next) {
         int rows = 0;
         next     = slice_end(c, s, first, goal);
@@ -559,87 +544,39 @@ static void score_short(const gpt2 *m, scoring *s, int goal)
         for (int i = 0; i < s->shared; i++) rows = put_shared(c, s, rows, i, first == 0);
         for (int k = first; k < next; k++)
             for (int i = s->shared; i < s->shared + rows_of(s, k); i++) set_row(c, rows++, s->ids[k][i], k - first, i, is_target(s, k, i + 1));
-        if (rows) score_slice(m, s, first, rows);
+        if (rows) score_slice(m, c, s, first, rows);
     }
 }
 
-static void score_space_free(score_space *x)
-{
-    if (!x) return;
-    cache_free(x->c);
-    free(x->logits);
-    free(x->lse);
-    free(x->target);
-    free(x);
-}
-
-static score_space *score_space_new(const gpt2 *m, int layers, int shared, int slots, int tail, int rows, int targets, err *e)
-{
-    gpt2_config  cfg = m->cfg;
-    score_space *x = calloc(1, sizeof *x);
-    int          V = (cfg.n_vocab + LINEAR_LANES - 1) / LINEAR_LANES * LINEAR_LANES, most = SCORE_BYTES / (int)sizeof(float) / rows / OPS_LSE_CHUNK * OPS_LSE_CHUNK;
-    cfg.n_layer = layers;
-    if (!x) {
-        err_set(e, E_NOMEM, "out of memory");
-        return NULL;
-    }
-    x->rows         = rows;
-    x->step         = most < OPS_LSE_CHUNK ? OPS_LSE_CHUNK : most > V ? V : most;
-    x->most_targets = targets;
-    x->logits       = malloc((size_t)rows * (size_t)x->step * sizeof *x->logits);
-    x->lse          = malloc((size_t)rows * sizeof *x->lse);
-    x->target       = malloc((size_t)targets * sizeof *x->target);
-    int r           = x->logits && x->lse && x->target ? cache_new(&x->c, m, &cfg, 1, shared, slots, tail, rows, e) : err_set(e, E_NOMEM, "out of memory for %d rows of logits", rows);
-    if (r == OK) return x;
-    score_space_free(x);
-    return NULL;
-}
-
-static int larger(int a, int b) { return a > b ? a : b; }
-
-/* The spare space of the model when it is large enough, else a new one that the next scoring may use, too. */
-static score_space *take_space(gpt2 *m, int slots, int tail, int rows, int targets, err *e)
-{
-    pthread_mutex_lock(&m->lock);
-    score_space *x = m->spare;
-    m->spare       = NULL;
-    pthread_mutex_unlock(&m->lock);
-    if (x && x->c->n_seq >= slots && x->c->tail_max >= tail && x->rows >= rows && x->most_targets >= targets) return x;
-    if (x) slots = larger(slots, x->c->n_seq), tail = larger(tail, x->c->tail_max), rows = larger(rows, x->rows), targets = larger(targets, x->most_targets);
-    score_space_free(x);
-    return score_space_new(m, 1, SHARED_AGAIN, slots, tail, rows, targets, e);
-}
-
-static void give_back(gpt2 *m, score_space *x)
-{
-    pthread_mutex_lock(&m->lock);
-    score_space *other = m->spare;
-    m->spare           = x;
-    pthread_mutex_unlock(&m->lock);
-    score_space_free(other);
-}
-
-/* Find memory, and do it.  total: rows of all sequences. */
+/* Memory for slices of `rows` rows, and the work.  total: rows of all sequences. */
 static int score_with(const gpt2 *m, scoring *s, int longest, int total, err *e)
 {
-    int tail = longest - 1 - s->shared, small = tail > 0 && s->shared <= SHARED_AGAIN && longest - 1 <= SCORE_ROWS, parts = (total + SCORE_ROWS - 1) / SCORE_ROWS;
-    int slots = !tail ? 0 : small ? s->n_seq : SCORE_ROWS / tail < 1 ? 1 : SCORE_ROWS / tail; /* tails: as many as fill a slice */
+    int         tail = longest - 1 - s->shared, small = tail > 0 && s->shared <= SHARED_AGAIN && longest - 1 <= SCORE_ROWS, V = m->cfg.n_vocab;
+    int         slots = !tail ? 0 : small ? s->n_seq : SCORE_ROWS / tail < 1 ? 1 : SCORE_ROWS / tail; /* tails: as many as fill a slice */
+    gpt2_config cfg = m->cfg;
+    gpt2_cache *c;
     if (slots > s->n_seq) slots = s->n_seq;
     if (slots > SCORE_ROWS) slots = SCORE_ROWS;
-    int rows = small ? s->shared + total : slots * tail > s->shared ? slots * tail : s->shared;
+    int rows = small ? s->shared + total : slots * tail > s->shared ? slots * tail : s->shared, parts = (total + SCORE_ROWS - 1) / SCORE_ROWS;
     if (rows < 1) return OK; /* sequences of one token have no targets */
     if (rows > SCORE_ROWS) rows = SCORE_ROWS;
-    int targets = rows + (s->shared < rows ? s->shared : rows) * s->n_seq;
-    s->x = small ? take_space((gpt2 *)m, slots, tail, rows, targets, e) : score_space_new(m, m->cfg.n_layer, s->shared, slots, tail, rows, targets, e);
-    if (!s->x) return e ? e->code : E_NOMEM;
-    if (small) {
-        score_short(m, s, parts ? total / parts : 0);
-        give_back((gpt2 *)m, s->x);
-    } else {
-        score_long(m, s);
-        score_space_free(s->x);
-    }
-    return OK;
+    if (small) cfg.n_layer = 1;
+    int r = cache_new(&c, m, &cfg, 1, s->shared, slots, tail, rows, e);
+    if (r) return r;
+    int most  = SCORE_BYTES / (int)sizeof(float) / rows / OPS_LSE_CHUNK * OPS_LSE_CHUNK, targets = rows;
+    s->step   = most < OPS_LSE_CHUNK ? OPS_LSE_CHUNK : most > V ? (V + LINEAR_LANES - 1) / LINEAR_LANES * LINEAR_LANES : most;
+    if (s->shared) targets += (s->shared < rows ? s->shared : rows) * s->n_seq;
+    s->logits = malloc((size_t)rows * (size_t)s->step * sizeof *s->logits);
+    s->lse    = malloc((size_t)rows * sizeof *s->lse);
+    s->target = malloc((size_t)targets * sizeof *s->target);
+    if (!s->logits || !s->lse || !s->target) r = err_set(e, E_NOMEM, "out of memory for %d rows of logits", rows);
+    else if (small) score_short(m, c, s, parts ? total / parts : 0);
+    else score_long(m, c, s);
+    free(s->logits);
+    free(s->lse);
+    free(s->target);
+    cache_free(c);
+    return r;
 }
 
 int gpt2_score(const gpt2 *m, const int *const *ids, const int *n, const int *from, int n_seq, double *logp, double *const *tok, err *e)

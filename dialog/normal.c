@@ -1,8 +1,11 @@
 /* normal: see normal.h.  The plain form walks the original once; ASCII and common Han characters, nearly all of a chat, never reach
- * utf8proc.  The bare form works on the plain form's characters in three passes: what each character stands for, which
- * characters are only separators, and the output with runs shortened. */
+ * utf8proc.  The bare form works on the plain form's characters in passes: what each character stands for, which
+ * characters are only separators, runs shortened; then words are read by slang.h on the way out. */
 #include "dialog/normal.h"
 
+#include "dialog/slang.h"
+
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
@@ -143,6 +146,18 @@ static uint32_t digit_of(uint32_t cp)
     return cp;
 }
 
+/* Apostrophes, quotation marks and dashes are typed in many shapes; patterns are written with the plain ones. */
+static uint32_t plain_mark(uint32_t cp)
+{
+    switch (cp) {
+    case 0x2018: case 0x2019: case 0x201A: case 0x201B: case 0x2032: case 0x02BC: case 0x02B9: case 0x00B4: case 0x2039: case 0x203A: case 0xA78C:
+        return '\'';
+    case 0x201C: case 0x201D: case 0x201E: case 0x201F: case 0x2033: case 0x00AB: case 0x00BB: return '"';
+    case 0x2010: case 0x2011: case 0x2012: case 0x2013: case 0x2014: case 0x2015: case 0x2212: case 0x2043: case 0x2E3A: case 0x2E3B: return '-';
+    default: return cp;
+    }
+}
+
 /* The general case: one character with the marks of its own script behind it, decomposed, folded, stripped, composed.  cp[0..n) covers
  * original bytes [from, to). */
 static void put_general(normal *x, const uint32_t *cp, int n, size_t from, size_t to)
@@ -150,6 +165,10 @@ static void put_general(normal *x, const uint32_t *cp, int n, size_t from, size_
     enum { ROOM = 96 }; /* the longest compatibility decomposition, U+FDFA, has 18 code points */
     utf8proc_int32_t d[ROOM];
     int              m = 0, last = 0;
+    if (n == 1 && plain_mark(cp[0]) != cp[0]) { /* some would fall apart: U+00B4 is a space and a mark to NFKC */
+        put(x, plain_mark(cp[0]), from, to);
+        return;
+    }
     for (int i = 0; i < n; i++) {
         utf8proc_ssize_t k = utf8proc_decompose_char((utf8proc_int32_t)cp[i], d + m, ROOM - m,
                                                      UTF8PROC_COMPAT | UTF8PROC_DECOMPOSE | UTF8PROC_CASEFOLD | UTF8PROC_IGNORE, &last);
@@ -228,6 +247,7 @@ typedef struct {
     uint32_t cp;   /* in the plain form */
     uint32_t is;   /* what it stands for */
     int      at, end; /* bytes of the plain form */
+    int      wide;    /* bytes of the original */
     int      drop;
 } letter;
 
@@ -321,6 +341,9 @@ static void fold_leet(letter *v, int n, uint32_t one)
     }
 }
 
+/* The bytes of white space behind the first spelled letter; more than that between two others ends a word ("s e n d   m e"). */
+static int gap_width(const letter *v, int i) { return v[i + 1].is == ' ' ? v[i + 1].wide : INT_MAX; }
+
 /* "f.u.c.k": three or more single letters, one to three separators between neighbours; a lone leet digit counts as a letter.  An "a" or "i" before it
  * may be a word of its own ("a b.o.m.b"): with `words` it is left out. */
 static void join_spelled(letter *v, int n, uint32_t one, int words)
@@ -343,8 +366,9 @@ static void join_spelled(letter *v, int n, uint32_t one, int words)
             k = i;
             if (words && count >= 4 && (v[i].is == 'a' || v[i].is == 'i'))
                 for (k++; !is_solid(v[k].is);) k++;
+            int wide = gap_width(v, i);
             for (; k <= last; k++) {
-                if (!is_solid(v[k].is)) v[k].drop = 1;
+                if (!is_solid(v[k].is)) v[k].drop = v[k].is != ' ' || v[k].wide <= wide;
                 else if (is_digit(v[k].is)) v[k].is = leet(v[k].is, one);
             }
         }
@@ -380,7 +404,9 @@ static void join_words(letter *v, int n)
         left = i - start;
         int sep = i;
         while (i < n && !is_solid(v[i].is)) i++;
-        if (i >= n || i - sep > 3) continue;
+        int same = 1;
+        for (int k = sep + 1; k < i; k++) same &= v[k].is == v[sep].is;
+        if (i >= n || (i - sep > 3 && !same)) continue;
         int right = 0;
         while (i + right < n && right < 2 && is_solid(v[i + right].is)) right++;
         if (is_filler(v, sep, i, v[sep - 1].is, v[i].is, left, right))
@@ -388,8 +414,67 @@ static void join_words(letter *v, int n)
     }
 }
 
+/* One word of `bare`, [a, b), as it is read: every byte of a reading covers the whole word. */
+static void put_reading(normal *out, const normal *bare, int a, int b, str meant)
+{
+    if (!meant.n) {
+        buf_add(&out->text, bare->text.s + a, (size_t)(b - a));
+        ivec_add(&out->from, bare->from.v + a, (size_t)(b - a));
+        ivec_add(&out->to, bare->to.v + a, (size_t)(b - a));
+        return;
+    }
+    for (size_t i = 0; i < meant.n;) {
+        uint32_t cp;
+        i += utf8_next(meant.s + i, meant.n - i, &cp);
+        put(out, cp, (size_t)bare->from.v[a], (size_t)bare->to.v[b - 1]);
+    }
+}
+
+/* The Han character that ends at byte b, or begins there, a single blank aside; 0: none. */
+static uint32_t han_before(str s, int b)
+{
+    uint32_t cp;
+    if (b > 0 && s.s[b - 1] == ' ') b--;
+    if (b < 3) return 0;
+    return utf8_next(s.s + b - 3, 3, &cp) == 3 && normal_is_han(cp) ? cp : 0;
+}
+
+static uint32_t han_after(str s, int b)
+{
+    uint32_t cp;
+    if (b < (int)s.n && s.s[b] == ' ') b++;
+    if (b >= (int)s.n || (unsigned char)s.s[b] < 0x80) return 0;
+    utf8_next(s.s + b, s.n - (size_t)b, &cp);
+    return cp != UTF8_BAD && normal_is_han(cp) ? cp : 0;
+}
+
+static int is_word(unsigned char c) { return is_low(c) || is_digit(c) || c == '\''; }
+
+/* Read the words of `bare` into `out`. */
+static void read_words(normal *out, const normal *bare)
+{
+    str s = buf_view(&bare->text);
+    for (int i = 0; i < (int)s.n;) {
+        int j = i;
+        while (j < (int)s.n && is_word((unsigned char)s.s[j]) == is_word((unsigned char)s.s[i])) j++;
+        str word = { s.s + i, (size_t)(j - i) }, meant = { NULL, 0 };
+        if (is_word((unsigned char)s.s[i])) {
+            uint32_t left = han_before(s, i), right = han_after(s, j);
+            if (left || right) meant = slang_pinyin(word, left, right);
+            else if (word.n == 1 && word.s[0] == 'w' && j + 1 < (int)s.n && s.s[j] == '/') { /* w/ and w/o */
+                int out_of = s.s[j + 1] == 'o' && (j + 2 == (int)s.n || !is_word((unsigned char)s.s[j + 2]));
+                meant = out_of ? (str){ "without", 7 } : (str){ "with ", 5 };
+                j += out_of ? 2 : 1;
+            } else meant = slang_word(word);
+        }
+        put_reading(out, bare, i, j, meant);
+        i = j;
+    }
+}
+
 int normal_bare(normal *out, const normal *plain, int keep, err *e)
 {
+    normal bare = { 0 };
     reset(out);
     const char *s = plain->text.s;
     int         n = 0, len = (int)plain->text.n;
@@ -401,6 +486,7 @@ int normal_bare(normal *out, const normal *plain, int keep, err *e)
         v[n].is  = v[n].cp;
         v[n].at  = i;
         v[n].end = i += (int)k;
+        v[n].wide = plain->to.v[i - 1] - plain->from.v[v[n].at];
     }
     uint32_t one = keep == 1 ? 'i' : 'l', last = 0;
     fold_lookalikes(v, n);
@@ -418,12 +504,15 @@ int normal_bare(normal *out, const normal *plain, int keep, err *e)
             int j = i + 1;
             while (j < n && (v[j].drop || v[j].is == last) && length < 3) length += !v[j].drop, j++;
             if (length >= 3) {
-                swallow(out, to);
+                swallow(&bare, to);
                 continue;
             }
         }
-        put(out, last, from, to);
+        put(&bare, last, from, to);
     }
     free(v);
+    if (bare.text.oom || bare.from.oom || bare.to.oom) out->text.oom = 1;
+    else read_words(out, &bare);
+    normal_free(&bare);
     return finish(out, e);
 }

@@ -712,17 +712,29 @@ static int say(const responder *r, reply *out, int kind, str text, arena *a, err
     return encode(r, text, a, &out->id, &out->n_id, e);
 }
 
-/* The chosen candidate becomes the reply; redaction changes what is shown and what later context sees. */
-static int show(const responder *r, reply *out, arena *a, err *e)
+/* What a candidate drew is judged and scored as it was drawn; what leaves with the record has its redacted spans blanked out, in words and in
+ * tokens, whether it was chosen, blocked or neither.  The same draws give the same record again. */
+static int protect(const responder *r, reply *out, arena *a, err *e)
+{
+    for (int k = 0; k < out->n; k++) {
+        candidate *c = &out->cand[k];
+        if (c->v.action < RULE_REDACT) continue;
+        str drawn = c->text;
+        int got   = safety_redact(r->rules, drawn, &c->v, a, &c->text, e);
+        if (got == OK && c->text.s != drawn.s) got = encode(r, c->text, a, &c->id, &c->n, e);
+        if (got) return got;
+    }
+    return OK;
+}
+
+/* The chosen candidate becomes the reply. */
+static void show(reply *out)
 {
     const candidate *c = &out->cand[out->chosen];
     out->kind = REPLY_MODEL;
     out->text = c->text;
     out->id   = c->id;
     out->n_id = c->n;
-    if (c->v.action != RULE_REDACT) return OK;
-    int got = safety_redact(r->rules, c->text, &c->v, a, &out->text, e);
-    return got ? got : encode(r, out->text, a, &out->id, &out->n_id, e);
 }
 
 static int answer(responder *r, walk *w, arena *a, reply *out, err *e)
@@ -744,8 +756,11 @@ static int answer(responder *r, walk *w, arena *a, reply *out, err *e)
     if (got == OK && needs_reverse(o->mode))
         got = score_reverse(r, w->turns + w->first, w->n - w->first, out->cand, out->n, o, e);
     if (got == OK) got = respond_rank(out->cand, out->n, o, &out->chosen, e);
+    if (got == OK) got = protect(r, out, a, e);
     if (got) return got;
-    return out->chosen >= 0 ? show(r, out, a, e) : say(r, out, REPLY_STOCK, stock_line(o->lang), a, e);
+    if (out->chosen < 0) return say(r, out, REPLY_STOCK, stock_line(o->lang), a, e);
+    show(out);
+    return OK;
 }
 
 int respond_given(responder *r, const turn *hist, int n, str user, const respond_opts *o, const candidate *given, arena *a, reply *out, err *e)

@@ -40,8 +40,8 @@ const char *respond_fate_name(int fate); /* "ok", "empty", "duplicate", "blocked
 /* Fate of a candidate.  An echo is ranked only when no CAND_OK is left, a NaN only when no echo is either. */
 enum { CAND_OK = 0, CAND_EMPTY, CAND_DUPLICATE, CAND_BLOCKED, CAND_ECHO, CAND_NAN };
 typedef struct {
-    str        text;
-    const int *id;       /* (n,) without the separator */
+    str        text;     /* redacted if a rule says so, like the reply itself; scores and verdict are those of what was drawn */
+    const int *id;       /* (n,) without the separator; of a redacted text: its own tokens, not the drawn ones */
     int        n, ended; /* ended: the separator was drawn (else max_new or the context ended it) */
     int        fate;     /* CAND_… */
     int        dup_of;   /* index of the equal candidate when CAND_DUPLICATE, else -1 */

@@ -185,9 +185,16 @@ static const char *check_choice(const exchange *x, const respond_opts *o, arena 
     if (respond_rank(c, s->n, o, &chosen, e)) return NULL;
     if (chosen != s->chosen) return "the stored scores choose another candidate than was chosen";
     const candidate *it = chosen >= 0 ? &s->cand[chosen] : NULL;
-    if (it && it->v.action != RULE_REDACT && (!str_eq(it->text, s->text) || !same_ids(it->id, it->n, s->id, s->n_id)))
+    if (it && (!str_eq(it->text, s->text) || !same_ids(it->id, it->n, s->id, s->n_id)))
         return "the reply is not the chosen candidate";
     return "";
+}
+
+static int hits_redact(const audit_machine *m, const verdict *v)
+{
+    for (int i = 0; i < v->n_hit; i++)
+        if (m->redacts(m->ctx, v->hit[i].rule)) return 1;
+    return 0;
 }
 
 /* Other arithmetic may draw other tokens, so the stored ones are given: teacher forcing. */
@@ -199,6 +206,12 @@ static int rejudge(const exchange *x, const turn *hist, int n, const audit_machi
     reply        again;
     err          why = { 0 };
     char         what[sizeof out->what], diff[100];
+    for (int k = 0; k < s->n; k++)
+        if (hits_redact(m, &s->cand[k].v)) {
+            snprintf(what, sizeof what, "arithmetic '%.40s' then, '%.40s' now; candidate %d was redacted before it was stored, its tokens are not in the record",
+                     s->numerics, now, k);
+            return verdict_of(out, AUDIT_NOT_COMPARABLE, what);
+        }
     int          r = s->n && s->n != o->n_cand ? err_set(&why, E_ARG, "the record has %d candidates, its settings want %d", s->n, o->n_cand)
                                                : m->given(m->ctx, hist, n, s->user_text, o, s->n ? s->cand : NULL, a, &again, &why);
     if (r && r != E_ARG && r != E_LIMIT) {
@@ -248,8 +261,7 @@ int audit_replay(history *h, int64_t turn_id, const audit_machine *m, arena *a, 
     }
     if (r) return verdict_of(out, AUDIT_DIFFERENT, why.msg); /* there was a reply, and now there is none */
 
-    int redacted = 0;
-    for (int i = 0; i < x.r.user_v.n_hit; i++) redacted |= m->redacts(m->ctx, x.r.user_v.hit[i].rule);
+    int redacted = hits_redact(m, &x.r.user_v);
     if (strcmp(x.r.numerics, again.numerics) != 0 && x.r.kind != REPLY_REFUSED)
         return rejudge(&x, hist, n, m, &o, again.numerics, !redacted, a, out, e);
     if (!audit_compare(&x.r, &again, !redacted, NULL, what, sizeof what)) return verdict_of(out, AUDIT_IDENTICAL, "");

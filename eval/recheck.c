@@ -20,11 +20,10 @@ typedef struct {
 
 static int no_memory(err *e) { return err_set(e, E_NOMEM, "out of memory judging stored texts"); }
 
-/* A redacted line was stored without what made it so.  A blocked one may have been redacted too; that shows only in rules at hand. */
-static int is_redacted(const job *j, const exchange *x)
+/* A redacted text was stored without what made it so.  A blocked one may have been redacted too; that shows only in rules at hand. */
+static int is_redacted(const job *j, const exchange *x, const verdict *v)
 {
-    const verdict *v   = &x->r.user_v;
-    int            yes = v->action == RULE_REDACT;
+    int yes = v->action == RULE_REDACT;
     for (int i = 0; i < v->n_hit; i++)
         if (rule_known(j->was, x->r.rules_digest, v->hit[i].rule)) yes |= safety_rule_at(j->was, v->hit[i].rule)->action == RULE_REDACT;
     return yes;
@@ -37,7 +36,7 @@ static int kind_of(const job *j, const exchange *x, const verdict *was, const ve
         int names = rule_known(j->was, x->r.rules_digest, was->rule) != NULL;
         return names && strcmp(t->was_rule, t->is_rule) != 0 ? RECHECK_RULE : RECHECK_SAME;
     }
-    if (t->k < 0 && is_redacted(j, x)) return RECHECK_PARTLY;
+    if (is_redacted(j, x, was)) return RECHECK_PARTLY;
     return was->action == RULE_BLOCK ? RECHECK_ALLOWED : RECHECK_ACTION;
 }
 

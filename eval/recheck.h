@@ -12,7 +12,7 @@ enum {
     RECHECK_ALLOWED, /* newly allowed: blocked then, not blocked now */
     RECHECK_ACTION,  /* another action, neither side of it block */
     RECHECK_RULE,    /* the same action by another rule, where both have names; not counted as a difference of behaviour */
-    RECHECK_PARTLY,  /* a line that was redacted before it was stored: what is gone cannot be judged again */
+    RECHECK_PARTLY,  /* a text that was redacted before it was stored: what is gone cannot be judged again */
     RECHECK_KINDS
 };
 const char *recheck_name(int kind); /* "same", "newly blocked", "newly allowed", "other action", "other rule", "not judged whole" */

@@ -152,9 +152,15 @@ static void see_source(void *ctx, const int *id, const double *logp, int n)
 }
 
 /* Do the steps draw the stored tokens?  What comes after the first other one belongs to another reply. */
-static void compare_steps(why *w)
+static void compare_steps(why *w, const audit_machine *m)
 {
     const candidate *c = &w->x.r.cand[w->candidate];
+    for (int i = 0; i < c->v.n_hit; i++) w->withheld |= m->redacts(m->ctx, c->v.hit[i].rule);
+    if (w->withheld) {
+        w->n_step = 0;
+        w->agree  = 1;
+        return;
+    }
     w->agree           = w->n_step == c->n + (c->ended != 0);
     for (int i = 0; i < w->n_step && i < c->n; i++) {
         if (w->step[i].drawn.id == c->id[i]) continue;
@@ -181,7 +187,7 @@ static int answer_again(history *h, audit_models *m, int top, arena *a, why *w, 
     if (r == OK && x.oom) r = no_memory(e);
     sample_space_free(x.space);
     free(x.after);
-    if (r == OK && w->candidate >= 0) compare_steps(w);
+    if (r == OK && w->candidate >= 0) compare_steps(w, &real);
     return r;
 }
 

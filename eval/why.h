@@ -46,6 +46,7 @@ typedef struct {
     why_step    *step;       /* (n_step,) in the arena; the closing separator is a step */
     int          n_step;
     int          agree;      /* steps drew the stored tokens, all of them; else the last step is the first that did not */
+    int          withheld;   /* the candidate is stored redacted: its draws would say what was blanked out, so there are no steps */
     why_source  *source;     /* (n_source,) */
     int          n_source;
 } why;

@@ -150,6 +150,10 @@ static void put_token(const why_token *t)
 
 static void put_steps(const why *w)
 {
+    if (w->withheld) {
+        printf("\ncandidate %d is stored redacted: its draws are not shown, they would say what was blanked out\n", w->candidate);
+        return;
+    }
     printf("\nwhat the sampler saw, candidate %d: a draw u falls into the part of one of the tokens that the filters kept\n", w->candidate);
     printf("step      u   from     to  kept  rank   logp  drawn, and the likeliest: %% before > after penalty, temperature and filters (- = removed)\n");
     for (int i = 0; i < w->n_step; i++) {
@@ -239,7 +243,7 @@ static int why_json(const audit_job *j, const why *w, err *e)
     json_t *p = json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:s, s:i, s:b, s:o, s:o}", "fwd", x->r.fwd_digest, "bwd", x->r.bwd_digest, "rules",
                           x->r.rules_digest, "numerics", js_text(str_of(x->r.numerics)), "user_verdict", js_verdict(j, x, &x->r.user_v),
                           "candidates", js_candidates(j, w), "choices", by, "again", audit_result_name(w->again.result), "again_what",
-                          w->again.what, "steps_of", w->candidate, "steps_agree", w->agree, "steps", js_steps(w), "source", source);
+                          w->again.what, "steps_of", w->candidate, "steps_agree", w->agree, "steps_withheld", w->withheld, "steps", js_steps(w), "source", source);
     if (!o || !p || json_object_update(o, p)) {
         json_decref(o);
         o = NULL;

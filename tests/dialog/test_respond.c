@@ -650,8 +650,8 @@ static void safety_decides(void **state)
     once_close(&t);
     safety_close(s);
 
-    /* Redaction: the shown text and its ids change, the candidate keeps what was drawn; and the user's line before
-     * anything reads it. */
+    /* Redaction: no candidate leaves with the word, in text or in tokens, but all are scored as they were drawn; the reply is the
+     * chosen one; the user's line is redacted before anything reads it; and a second run gives the same record. */
     snprintf(pack, sizeof pack,
              "[rule t.red]\ncategory: test\nwhere: both\naction: redact\npattern: %s\nlabel zh: 略\nlabel en: x\n", word);
     s = rules_of(pack);
@@ -659,9 +659,19 @@ static void safety_decides(void **state)
     once_run(&t, NULL, 0, "你好", &o);
     if (!strstr("你好", word)) {
         assert_int_equal(t.rep.chosen, best);
-        assert_true(strstr(t.rep.cand[best].text.s, word) && !strstr(t.rep.text.s, word));
-        assert_true(t.rep.n_id != t.rep.cand[best].n ||
-                    memcmp(t.rep.id, t.rep.cand[best].id, (size_t)t.rep.n_id * sizeof(int)) != 0);
+        assert_true(strstr(free_of_rules.rep.cand[best].text.s, word) && strstr(t.rep.text.s, "略"));
+        assert_true(t.rep.text.s == t.rep.cand[best].text.s && t.rep.id == t.rep.cand[best].id && t.rep.n_id == t.rep.cand[best].n);
+        for (int k = 0; k < t.rep.n; k++) {
+            const candidate *c = &t.rep.cand[k], *raw = &free_of_rules.rep.cand[k];
+            buf              said = { 0 };
+            assert_null(strstr(c->text.s, word));
+            assert_true(same_double(c->score, raw->score) && same_double(c->fwd, raw->fwd) && same_double(c->bwd, raw->bwd));
+            if (c->n) assert_int_equal(tokenizer_decode(gpt2_tokenizer(fwd), c->id, c->n, &said, &t.e), OK);
+            buf_chr(&said, 0);
+            assert_null(strstr(said.s, word));
+            assert_true(strstr(raw->text.s, word) ? c->v.action == RULE_REDACT : c->n == raw->n);
+            buf_free(&said);
+        }
     }
     char line[64];
     snprintf(line, sizeof line, "你好%s吗", word);

@@ -69,7 +69,7 @@ static void count_by_hand(history *h, const int64_t *id, int n, int64_t kind[REC
             if (is == RULE_BLOCK && was != RULE_BLOCK) kind[RECHECK_BLOCKED]++;
             else if (is == was && is == RULE_BLOCK && has(t, "饭")) kind[RECHECK_RULE]++; /* n.block comes before t.reply */
             else if (is == was) kind[RECHECK_SAME]++;
-            else if (k < 0 && was == RULE_REDACT) kind[RECHECK_PARTLY]++;
+            else if (was == RULE_REDACT) kind[RECHECK_PARTLY]++;
             else kind[was == RULE_BLOCK ? RECHECK_ALLOWED : RECHECK_ACTION]++;
         }
     }

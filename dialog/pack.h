@@ -28,7 +28,7 @@ enum {
     PACK_MAX_LINE    = 8192,    /* bytes */
     PACK_MAX_RULES   = 4096,    /* over all files */
     PACK_MAX_PATTERN = 32768,   /* bytes, after @{…} */
-    PACK_MAX_PER_RULE = 64,     /* patterns of a rule */
+    PACK_MAX_PER_RULE = 128,    /* patterns of a rule */
     PACK_MAX_TESTS   = 256,     /* tests of a rule */
     PACK_MAX_LETS    = 256,     /* of a file */
 };

@@ -130,7 +130,7 @@ check-fixtures: deps-test
 .PHONY: check-rules
 check-rules: deps
 	@$(MAKE) --no-print-directory -s all
-	@DUET=$(BUILD)/duet tests/rules_score.sh -g eval/safety/zh_test.tsv eval/safety/en_test.tsv
+	@DUET=$(BUILD)/duet tests/rules_score.sh -g $(or $(wildcard eval/safety/*_test.tsv),$(wildcard eval/safety/*_dev.tsv))
 
 # Size, speed and held-out perplexity of the shipped pair: full, pruned, quantized (models/weights/duet-zh.md).
 .PHONY: sizes

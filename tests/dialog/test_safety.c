@@ -90,7 +90,15 @@ static void forms_of_a_text(void **state)
         { "\u0661\u0663\u0668\u096F", "1389", NULL, NULL },                          /* digits of other scripts */
         { "a\xFF" "b\xE4\xB8", "a\uFFFD" "b\uFFFD", NULL, NULL },
         { "sh1t b1tch", NULL, "shit bitch", "shlt bltch" },
-        { "k!ll h3r!", NULL, "kill her!", "kll her!" },
+        { "k!ll h3r!", NULL, "kill her!", NULL },
+        { "u r 2 slow, plz come 2nite", NULL, "you are to slow, please come tonight", NULL },
+        { "oh sh*t, my g*n", NULL, "oh shit, my gun", NULL },
+        { "a knife w/o papers", NULL, "a knife without papers", NULL },
+        { "s e n d   m e   n u d e s", "s e n d m e n u d e s", "send me nudes", NULL }, /* a wider gap ends a word */
+        { "想买bing毒，冰du要吗", "想买bing毒,冰du要吗", "想买冰毒,冰毒要吗", NULL },
+        { "我要sha了他，打4他，4个人", "我要sha了他,打4他,4个人", "我要杀了他,打死他,4个人", NULL },
+        { "哪里有shouqiang卖", NULL, "哪里有手枪卖", NULL },
+        { "don’t “stop” — now", "don't \"stop\" - now", NULL, NULL },
         { "mp3 at 10 for $5", NULL, "mpe at 10 for $5", NULL },
         { "f.u.c.k f u c k", NULL, "fuckfuck", NULL },
         { "a b.o.m.b", NULL, "abomb", "a bomb" },
@@ -729,11 +737,8 @@ static void long_lines(void **state)
             while (b.n < 3 * SAFETY_WINDOW) buf_str(&b, STR("，天"));
             v = check(s, buf_view(&b), WHERE_USER, &a);
             assert_int_equal(v.action, RULE_BLOCK);
-            assert_true(v.n_hit >= 1); /* more than one rule may know this wording, all at the same place */
-            for (int k = 0; k < v.n_hit; k++) {
-                assert_int_equal(v.hit[k].from, at + 3);
-                assert_int_equal(v.hit[k].to, at + 18);
-            }
+            assert_true(v.n_hit >= 1 && v.hit[0].from == at + 3); /* more than one rule may know this wording or a part of it, none more than its clause */
+            for (int k = 0; k < v.n_hit; k++) assert_true(v.hit[k].from >= at + 3 && v.hit[k].to >= at + 18 && v.hit[k].to <= at + 21);
         }
         arena_reset(&a);
     }

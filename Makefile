@@ -119,6 +119,29 @@ valgrind: deps-test
 	@DUET_TEST_WRAP="valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite" \
 	  tests/run.sh $(BUILD)/valgrind $(patsubst $(BUILD)/%,$(BUILD)/valgrind/%,$(UNITS))
 
+# The matrix products of a 64-bit ARM processor, bit for bit those of every other: cross-compiled, run by an emulator.  Needs gcc-aarch64-linux-gnu,
+# libc6-dev-arm64-cross and qemu-user-static.
+ARM_CC   ?= aarch64-linux-gnu-gcc
+ARM_RUN  ?= qemu-aarch64-static -L /usr/aarch64-linux-gnu
+ARM_DIR  := $(BUILD)/arm
+.PHONY: check-arm
+check-arm:
+	@mkdir -p $(ARM_DIR)/include
+	@ln -sfn /usr/include/sodium.h $(ARM_DIR)/include/sodium.h && ln -sfn /usr/include/sodium $(ARM_DIR)/include/sodium
+	$(call say,cc $(ARM_DIR)/test_linear)$(ARM_CC) -std=c11 -D_DEFAULT_SOURCE -O2 -g -ffp-contract=off -fno-math-errno -fopenmp $(WARN) \
+	  -ffunction-sections -Wl,--gc-sections -I. -Itests/cross -I$(ARM_DIR)/include tests/models/test_linear.c models/linear*.c models/gpt2_file.c \
+	  models/gguf.c models/base.c -lm -o $(ARM_DIR)/test_linear
+	OMP_WAIT_POLICY=passive $(ARM_RUN) $(ARM_DIR)/test_linear | tee $(ARM_DIR)/out && grep -q 'neon passed' $(ARM_DIR)/out
+
+# The kernels for AVX-512 and AVX-VNNI on a processor that has only AVX2: their instructions are replaced by what the manual says of them.
+X86_DIR := $(BUILD)/x86
+.PHONY: check-x86
+check-x86: $(M)
+	@mkdir -p $(X86_DIR)
+	$(call say,cc $(X86_DIR)/test_linear)$(CC) $(ALLFLAGS) -O1 -mavx2 -mfma -mf16c -Itests/cross/x86 models/linear_x86.c models/linear_block_x86.c \
+	  tests/models/test_linear.c $(M) $(LDALL) $(call pkglibs,cmocka $(PKGS_models)) -lm -o $(X86_DIR)/test_linear
+	$(X86_DIR)/test_linear | tee $(X86_DIR)/out && for p in avx-vnni avx512 avx512-vnni; do grep -q "path $$p passed" $(X86_DIR)/out || exit 1; done
+
 # The golden vectors that are too large for this repository, where a copy of them is at hand.
 FIXTURES ?= ../shared/fixtures
 .PHONY: check-fixtures
@@ -183,6 +206,8 @@ help:
 	'make install PREFIX=…  program to PREFIX/bin, models and rules to PREFIX/share/duet' \
 	'make asan              the suite under AddressSanitizer and UBSan' \
 	'make valgrind          the unit tests under valgrind' \
+	'make check-arm         the matrix products of 64-bit ARM, cross-compiled and emulated' \
+	'make check-x86         the AVX-512 and AVX-VNNI kernels where the processor lacks them' \
 	'make faults            plant mistakes in a copy of the sources: each must turn a test red' \
 	'make check-fixtures    every reference checkpoint, where they are at hand (FIXTURES=DIR)' \
 	'make big-store         fill a store with EXCHANGES=1000000 exchanges and measure it' \

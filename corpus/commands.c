@@ -832,32 +832,31 @@ static int cmd_perplexity(int argc, char **argv, err *e)
         { NULL, 0, NULL, NULL, NULL },
     };
     int rc = parsed(options_parse(o, argc, argv, pos, 1 + RUN_MAX_SHARDS, &n, e), "perplexity M.gguf SHARD… [options]",
-                    "Perplexity of a model over the held-out part of shards, per token and per character (the end of a turn counts as one character).", o);
+                    "Perplexity of a model over the held-out part of shards, per token and per character (the end of a turn counts as one character).\n"
+                    "Computed as in a talk: a q8_0 or q4_0 model with its integer arithmetic.", o);
     if (rc >= 0) return rc;
     if (n < 2) return usage_error(e, "a model and a shard are wanted%s", "");
     if (reverse && forward) return usage_error(e, "--reverse and --forward%s", "");
     if (strcmp(loss, "all") != 0 && strcmp(loss, "reply") != 0) return usage_error(e, "--loss '%s': all or reply wanted", loss);
     if (tokens < 0 || batch_tok < 16 || batch_tok > 1 << 20) return usage_error(e, "--tokens or --batch out of range%s", "");
 
-    setup      u   = { 0 };
-    gguf      *g   = NULL;
-    train_opts opt = train_defaults();
+    setup u = { 0 };
+    gguf *g = NULL;
+    gpt2 *m = NULL;
     rc = open_shards(&u, pos + 1, n - 1, e);
     if (rc == OK) rc = open_start(&u, pos[0], &g, e);
     if (rc == OK) rc = tokenizer_fits(u.tok, u.s, u.n, pos[0], e);
     if (rc == OK) rc = gpt2_read_meta(g, u.tok, &u.meta, e);
+    if (rc == OK) rc = gpt2_open(&m, pos[0], e);
     if (rc == OK && (format_text || !u.meta.fmt.kind)) rc = format_for(u.tok, format_text, &u.meta.fmt, e);
     if (batch_tok < u.config.n_ctx) batch_tok = u.config.n_ctx;
     u.data = (loader_opts){ .fmt = u.meta.fmt, .reversed = reverse || (!forward && u.meta.role == ROLE_BACKWARD), .loss_all = strcmp(loss, "all") == 0,
                             .n_ctx = u.config.n_ctx, .max_tok = batch_tok, .max_seq = batch_tok / 8 + 1 };
     if (rc == OK) rc = loader_new(&u.l, (const shard *const *)u.s, u.n, &u.data, e);
-    if (rc == OK) rc = trainer_new(&u.t, &u.config, &opt, batch_tok, u.data.max_seq, e);
-    if (rc == OK) rc = gpt2_read_slab(g, &u.config, trainer_params(u.t), e);
-    run_parts p    = { u.t, u.l, (const shard *const *)u.s, u.n, &u.config, &opt, u.tok, &u.meta };
-    json_t   *list = json ? json_array() : NULL;
+    json_t *list = json ? json_array() : NULL;
     for (int k = 0; rc == OK && k < u.n; k++) {
         run_held h;
-        rc = run_look(&p, k, (uint64_t)tokens, &h, e);
+        rc = run_score(m, u.l, u.s[k], k, (uint64_t)tokens, &h, e);
         if (rc) break;
         double ppl = exp(h.nll / h.targets), per_char = exp(h.nll / h.chars);
         if (!json) printf("%s\tppl %.4f\tppl/char %.4f\tnll/token %.5f\ttokens %.0f\tcharacters %.0f\n", pos[k + 1], ppl, per_char, h.nll / h.targets, h.targets, h.chars);
@@ -870,6 +869,7 @@ static int cmd_perplexity(int argc, char **argv, err *e)
         putchar('\n');
     }
     json_decref(list);
+    gpt2_close(m);
     gguf_close(g);
     setup_close(&u);
     return status_of(rc);

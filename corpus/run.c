@@ -201,6 +201,14 @@ static int log_look(run *r, err *e)
 
 /* ---- held-out -------------------------------------------------------------------------------------------------- */
 
+static int check_held(const run_held *h, const shard *s, err *e)
+{
+    if (!(h->targets > 0))
+        return err_set(e, E_FORMAT, "%s: the held-out part is empty (of %llu dialogues none gives a target); prep more data or a greater --valid",
+                       shard_path(s), (unsigned long long)shard_about(s, PART_HELD)->dialogues);
+    return isfinite(h->nll) ? OK : err_set(e, E_LIMIT, "%s: the held-out loss is not finite", shard_path(s));
+}
+
 int run_look(const run_parts *p, int k, uint64_t limit_tok, run_held *h, err *e)
 {
     loader_place place = { 0 };
@@ -216,11 +224,42 @@ int run_look(const run_parts *p, int k, uint64_t limit_tok, run_held *h, err *e)
         h->chars += b.chars;
     }
     batch_free(&b);
-    if (rc == OK && !(h->targets > 0))
-        rc = err_set(e, E_FORMAT, "%s: the held-out part is empty (of %llu dialogues none gives a target); prep more data or a greater --valid",
-                     shard_path(p->shards[k]), (unsigned long long)shard_about(p->shards[k], PART_HELD)->dialogues);
-    if (rc == OK && !isfinite(h->nll)) rc = err_set(e, E_LIMIT, "%s: the held-out loss is not finite", shard_path(p->shards[k]));
+    return rc ? rc : check_held(h, p->shards[k], e);
+}
+
+/* One batch: its sequences are scored from their second token on, and what has a weight counts. */
+static int score_batch(const gpt2 *m, const batch *b, run_held *h, err *e)
+{
+    int         n = b->b.n_seq, rc = OK, at = 0;
+    const int **ids  = malloc((size_t)n * sizeof *ids);
+    int        *from = malloc((size_t)n * sizeof *from);
+    double     *sum = malloc((size_t)n * sizeof *sum), *logp = malloc((size_t)b->b.n_tok * sizeof *logp), **tok = malloc((size_t)n * sizeof *tok);
+    if (!ids || !from || !sum || !logp || !tok) rc = err_set(e, E_NOMEM, "out of memory for %d sequences", n);
+    for (int k = 0; rc == OK && k < n; at += b->b.len[k++]) {
+        ids[k]  = b->b.id + at;
+        tok[k]  = logp + at;
+        from[k] = 1;
+    }
+    if (rc == OK) rc = gpt2_score(m, ids, b->b.len, from, n, sum, tok, e);
+    for (int t = 0; rc == OK && t < b->b.n_tok; t++) {
+        if (b->b.weight[t] > 0) h->nll -= (double)b->b.weight[t] * logp[t];
+        h->targets += (double)b->b.weight[t];
+    }
+    h->chars += b->chars;
+    free(ids), free(from), free(sum), free(logp), free(tok);
     return rc;
+}
+
+int run_score(const gpt2 *m, loader *l, const shard *about, int k, uint64_t limit_tok, run_held *h, err *e)
+{
+    loader_place place = { 0 };
+    batch        b     = { 0 };
+    int          rc;
+    *h = (run_held){ 0 };
+    while ((rc = loader_held(l, k, &place, limit_tok, &b, e)) == 1)
+        if ((rc = score_batch(m, &b, h, e)) != OK) break;
+    batch_free(&b);
+    return rc ? rc : check_held(h, about, e);
 }
 
 /* Shares at `fraction` of the run, or by size. */

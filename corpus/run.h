@@ -61,7 +61,9 @@ typedef struct {
  * checkpoint is written. */
 int run_train(const run_parts *p, const run_opts *o, int resume, run_watch *watch, void *ctx, run_status *last, err *e);
 
-/* Held-out sums of shard k, at most limit_tok tokens (0 = all).  E_FORMAT when there is nothing to look at. */
+/* Held-out sums of shard k, at most limit_tok tokens (0 = all), as the trainer computes them: all in f32.  E_FORMAT when there is nothing to look at. */
 int run_look(const run_parts *p, int k, uint64_t limit_tok, run_held *h, err *e);
+/* The same by inference, the arithmetic of a talk: what a quantised model loses shows here.  `about` is shard k of the loader. */
+int run_score(const gpt2 *m, loader *l, const shard *about, int k, uint64_t limit_tok, run_held *h, err *e);
 
 #endif

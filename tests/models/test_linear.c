@@ -7,6 +7,7 @@
 #include <omp.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -268,6 +269,15 @@ static void extremes(void **s)
     }
 }
 
+/* Says what this run was able to try. */
+static void best_path(void **s)
+{
+    (void)s;
+    for (int p = 0; p < LINEAR_PATHS; p++)
+        if (linear_force_path(p) == OK) printf("linear: path %s passed\n", linear_path_name());
+    assert_int_equal(linear_force_path(LINEAR_BEST), OK);
+}
+
 static void refuses(void **s)
 {
     (void)s;
@@ -293,6 +303,7 @@ int main(void)
         cmocka_unit_test(chains_continue),
         cmocka_unit_test(extremes),
         cmocka_unit_test(refuses),
+        cmocka_unit_test(best_path),
     };
     return cmocka_run_group_tests_name("linear", tests, NULL, NULL);
 }

@@ -771,7 +771,7 @@ static void print_report(const compress_line *l, int n)
 
 static int run_quantize(int argc, char **argv, err *e)
 {
-    const char     *pos[1], *out = NULL, *type = NULL, *const names[] = { "IN.gguf" };
+    const char     *pos[1], *out = NULL, *type = NULL, *name = NULL, *note = NULL, *const names[] = { "IN.gguf" };
     opt_list        tensors = { 0 };
     compress_choice choice[64];
     char            part[64][64];
@@ -780,6 +780,8 @@ static int run_quantize(int argc, char **argv, err *e)
     const option    list[] = { { "-o,--output", OPT_STR, &out, "OUT.gguf", "the file to write (needed)" },
                                { "--type", OPT_STR, &type, "TYPE", "f32, f16, bf16, q8_0 or q4_0 for every matrix (needed)" },
                                { "--tensor", OPT_STRS, &tensors, "NAME=TYPE", "another type where a tensor's name holds NAME; again and again" },
+                               { "--name", OPT_STR, &name, "TEXT", "another general.name" },
+                               { "--note", OPT_STR, &note, "TEXT", "another text of licence and origin" },
                                { 0 } };
     int r = parse(list, "quantize IN.gguf -o OUT.gguf --type TYPE [--tensor NAME=TYPE…]",
                   "Rounds the matrices of a model to a smaller type and tells, tensor by tensor, the size and the relative error.  `duet perplexity`\n"
@@ -792,7 +794,7 @@ static int run_quantize(int argc, char **argv, err *e)
     if (t < 0) return err_set(e, E_ARG, "--type: '%s' is no type; there are f32, f16, bf16, q8_0, q4_0", type), EXIT_USAGE;
     for (int i = 0; i < tensors.n; i++)
         if (parse_choice(tensors.v[i], &choice[i], part[i], e)) return EXIT_USAGE;
-    r = compress_quantize(pos[0], out, t, choice, tensors.n, &report, &n, e);
+    r = compress_quantize(pos[0], out, t, choice, tensors.n, name, note, &report, &n, e);
     if (r == OK) print_report(report, n);
     free(report);
     return status(r);

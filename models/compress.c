@@ -71,7 +71,17 @@ static int make_report(const gguf *g, const gpt2_tensor *list, int n, const int 
     return OK;
 }
 
-static int quantize(const gguf *g, const char *out, int type, const compress_choice *choice, int n_choice, compress_line **report, int *n_lines, err *e)
+/* Another text for one of the model's own; NULL leaves it. */
+static int put_text(char *to, size_t room, const char *text, const char *what, err *e)
+{
+    if (!text) return OK;
+    if (strlen(text) >= room) return err_set(e, E_ARG, "the %s has %zu bytes, wanted at most %zu", what, strlen(text), room - 1);
+    strcpy(to, text);
+    return OK;
+}
+
+static int quantize(const gguf *g, const char *out, int type, const compress_choice *choice, int n_choice, const char *name, const char *note,
+                    compress_line **report, int *n_lines, err *e)
 {
     gpt2_config  c;
     gpt2_meta    meta;
@@ -83,6 +93,8 @@ static int quantize(const gguf *g, const char *out, int type, const compress_cho
     int          r = gpt2_read_config(g, &c, e);
     if (r == OK) r = tokenizer_from_gguf(&tok, g, e);
     if (r == OK) r = gpt2_read_meta(g, tok, &meta, e);
+    if (r == OK) r = put_text(meta.name, sizeof meta.name, name, "name", e);
+    if (r == OK) r = put_text(meta.note, sizeof meta.note, note, "note", e);
     if (r == OK) r = (n = gpt2_tensors(&c, &list, &n_params, e)) < 0 ? n : OK;
     if (r == OK) r = check_choices(list, n, choice, n_choice, e);
     if (r == OK) {
@@ -104,14 +116,15 @@ static int quantize(const gguf *g, const char *out, int type, const compress_cho
     return r;
 }
 
-int compress_quantize(const char *in, const char *out, int type, const compress_choice *choice, int n_choice, compress_line **report, int *n, err *e)
+int compress_quantize(const char *in, const char *out, int type, const compress_choice *choice, int n_choice, const char *name, const char *note,
+                      compress_line **report, int *n, err *e)
 {
     gguf *g;
     *report = NULL;
     *n      = 0;
     int r   = gguf_open(&g, in, e);
     if (r) return r;
-    r = quantize(g, out, type, choice, n_choice, report, n, e);
+    r = quantize(g, out, type, choice, n_choice, name, note, report, n, e);
     gguf_close(g);
     return r;
 }

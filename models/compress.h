@@ -17,8 +17,10 @@ typedef struct {
 } compress_line;
 
 /* in -> out with every matrix in `type`, or in that of the last choice that fits its name.  A matrix whose rows are no multiple of 32 cannot be q8_0 or q4_0: it
- * becomes f16.  *report: a malloc'ed line for each matrix, *n of them.  Vocabulary, layout, role and note are kept.
- * E_ARG: a choice that fits no matrix, a type that cannot be written. */
-int compress_quantize(const char *in, const char *out, int type, const compress_choice *choice, int n_choice, compress_line **report, int *n, err *e);
+ * becomes f16.  *report: a malloc'ed line for each matrix, *n of them.  Vocabulary, layout and role are kept, and name and
+ * note where none is given (NULL).
+ * E_ARG: a choice that fits no matrix, a type that cannot be written, a name or note that is too long. */
+int compress_quantize(const char *in, const char *out, int type, const compress_choice *choice, int n_choice, const char *name, const char *note,
+                      compress_line **report, int *n, err *e);
 
 #endif

@@ -240,7 +240,7 @@ static int why_json(const audit_job *j, const why *w, err *e)
                           (json_int_t)x->conv, "n", x->n, "undone", x->undone, "forgotten", x->forgotten, "stale", x->stale, "created",
                           js_text(x->created), "user", js_text(x->r.user_text), "hash", hash, "reply", js_text(x->r.text), "kind",
                           kinds[x->r.kind % 3], "opts", js_text(x->opts), "seed", seed, "chosen", x->r.chosen);
-    json_t *p = json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:s, s:i, s:b, s:o, s:o}", "fwd", x->r.fwd_digest, "bwd", x->r.bwd_digest, "rules",
+    json_t *p = json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:s, s:i, s:b, s:b, s:o, s:o}", "fwd", x->r.fwd_digest, "bwd", x->r.bwd_digest, "rules",
                           x->r.rules_digest, "numerics", js_text(str_of(x->r.numerics)), "user_verdict", js_verdict(j, x, &x->r.user_v),
                           "candidates", js_candidates(j, w), "choices", by, "again", audit_result_name(w->again.result), "again_what",
                           w->again.what, "steps_of", w->candidate, "steps_agree", w->agree, "steps_withheld", w->withheld, "steps", js_steps(w), "source", source);

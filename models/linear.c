@@ -192,7 +192,7 @@ linear linear_part(const linear *w, int from, int n)
 {
     linear part = *w;
     part.rows   = n;
-    part.panel  = (char *)w->panel + (size_t)from * (size_t)w->cols * value_bytes(w);
+    part.panel  = (char *)w->panel + (size_t)(from / LINEAR_LANES) * w->panel_bytes;
     part.bias   = w->bias ? w->bias + from : NULL;
     return part;
 }

@@ -157,6 +157,32 @@ static void all_paths_agree(void **s)
     one_shape(GT_Q4_0, 33, 416, 1);
 }
 
+/* A part of the outputs is those outputs: where the panels of a type lie is linear.c's to know. */
+static void parts_are_the_whole(void **s)
+{
+    (void)s;
+    enum { ROWS = 75, COLS = 96, N = 5 };
+    static const int types[] = { GT_F32, GT_F16, GT_BF16, GT_Q8_0, GT_Q4_0 };
+    for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
+        err            e;
+        linear         w;
+        unsigned char *bytes;
+        float *values = noise((size_t)ROWS * COLS, 11, 0.3f), *b = noise(ROWS, 12, 1), *x = noise((size_t)N * COLS, 13, 1);
+        float *want = malloc(sizeof(float) * N * ROWS), *got = malloc(sizeof(float) * N * ROWS), *scratch = malloc(sizeof(float) * N * COLS);
+        encode(types[t], values, ROWS, COLS, &bytes);
+        assert_int_equal(linear_pack(&w, ROWS, COLS, types[t], bytes, b, &e), OK);
+        linear_apply(want, x, N, &w, scratch);
+        for (int from = 0; from < ROWS; from += 32) {
+            int    n    = ROWS - from < 32 ? ROWS - from : 32;
+            linear part = linear_part(&w, from, n);
+            linear_apply(got, x, N, &part, scratch);
+            for (int r = 0; r < N; r++) same_bits(got + (size_t)r * n, want + (size_t)r * ROWS + from, (size_t)n, "part", from);
+        }
+        linear_free(&w);
+        free(values), free(b), free(x), free(want), free(got), free(scratch), free(bytes);
+    }
+}
+
 /* Large enough for threads, several blocks of rows, and a grid with more than one row (few panels, many threads). */
 static void threads_agree(void **s)
 {
@@ -299,6 +325,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_paths_agree),
+        cmocka_unit_test(parts_are_the_whole),
         cmocka_unit_test(threads_agree),
         cmocka_unit_test(chains_continue),
         cmocka_unit_test(extremes),

@@ -152,13 +152,9 @@ static int read_systems(set_job *j, err *e)
 
 static int write_file(const set_job *j, const char *end, str bytes, err *e)
 {
-    buf      path = { 0 };
-    outfile *f    = NULL;
-    int      r    = out_path(j, "report", end, &path, e);
-    if (r == OK) r = out_open(&f, path.s, e);
-    if (r == OK) r = out_write(f, bytes.s, bytes.n, e);
-    if (r == OK) r = out_commit(f, e);
-    else out_abort(f);
+    buf path = { 0 };
+    int r    = out_path(j, "report", end, &path, e);
+    if (r == OK) r = out_file(path.s, bytes, e);
     buf_free(&path);
     return r;
 }

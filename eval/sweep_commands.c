@@ -132,13 +132,9 @@ static int choose(sweep_job *j, err *e)
 
 static int write_file(const sweep_job *j, const char *end, str bytes, err *e)
 {
-    buf      path = { 0 };
-    outfile *f    = NULL;
-    int      r    = path_of(j, "sweep", end, &path, e);
-    if (r == OK) r = out_open(&f, path.s, e);
-    if (r == OK) r = out_write(f, bytes.s, bytes.n, e);
-    if (r == OK) r = out_commit(f, e);
-    else out_abort(f);
+    buf path = { 0 };
+    int r    = path_of(j, "sweep", end, &path, e);
+    if (r == OK) r = out_file(path.s, bytes, e);
     buf_free(&path);
     return r;
 }

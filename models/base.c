@@ -412,6 +412,16 @@ void out_abort(outfile *o)
     free(o);
 }
 
+int out_file(const char *path, str bytes, err *e)
+{
+    outfile *f = NULL;
+    int      r = out_open(&f, path, e);
+    if (r == OK) r = out_write(f, bytes.s, bytes.n, e);
+    if (r == OK) r = out_commit(f, e);
+    if (r) out_abort(f);
+    return r;
+}
+
 int read_file(const char *path, size_t limit, buf *b, err *e)
 {
     filemap m;

@@ -107,6 +107,7 @@ int      out_pad(outfile *o, size_t n, err *e); /* n zero bytes */
 uint64_t out_tell(const outfile *o);
 int      out_commit(outfile *o, err *e);        /* frees o when OK */
 void     out_abort(outfile *o);                 /* frees o; NULL is fine */
+int      out_file(const char *path, str bytes, err *e); /* a whole file; nothing is left of it on an error */
 
 /* Whole file into a buffer, refusing more than `limit` bytes. */
 int read_file(const char *path, size_t limit, buf *b, err *e);

@@ -1,43 +1,20 @@
 /* sweep: its plan, and that a point ranked from a drawing is what respond() says when it is asked with the point's own options. */
 #include "tests/dialog/records.h"
+#include "tests/eval/tiny.h"
 
 #include "eval/batch.h"
 #include "eval/sweep.h"
-#include "models/ops.h"
 
 static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n你\n好\n我\n是\n谁\n吗\n的\n天\n气\n很\n不\n错\n吃\n饭\n了\n";
 static gpt2   *fwd, *bwd;
 static testset set;
 
-static gpt2 *new_model(const char *name, uint64_t seed, int role)
-{
-    const char  *words = in_dir("vocab.txt"), *path = in_dir(name);
-    tokenizer   *t;
-    gpt2_tensor *list;
-    gpt2        *m;
-    size_t       n;
-    spit(words, vocab, sizeof vocab - 1);
-    OKAY(tokenizer_open_wordpiece(&t, words, 1, &e));
-    gpt2_config c = { .n_vocab = tokenizer_size(t), .n_ctx = 48, .n_embd = 16, .n_head = 2, .n_layer = 1, .n_inner = 32, .eps = 1e-5f, .act = ACT_GELU_NEW,
-                      .scale_attn = 1, .tied = 1 };
-    assert_true(gpt2_tensors(&c, &list, &n, &e) > 0);
-    free(list);
-    float *slab = calloc(n, sizeof *slab);
-    for (size_t i = 0; i < n; i++) slab[i] = (float)(0.5 * rng_normal(seed, 0, i));
-    gpt2_meta meta = { .fmt = { FORMAT_CLS_SEP, tokenizer_specials(t).bos, tokenizer_specials(t).eos }, .role = role, .name = "tiny" };
-    OKAY(gpt2_save(path, &c, slab, t, &meta, NULL, &e));
-    free(slab);
-    tokenizer_close(t);
-    OKAY(gpt2_open(&m, path, &e));
-    return m;
-}
-
 static int make_world(void **s)
 {
     (void)s;
     buf b = { 0 };
-    fwd = new_model("fwd.gguf", 1, ROLE_FORWARD);
-    bwd = new_model("bwd.gguf", 2, ROLE_BACKWARD);
+    fwd = tiny_model("fwd.gguf", vocab, 48, 1, 32, 1, ROLE_FORWARD);
+    bwd = tiny_model("bwd.gguf", vocab, 48, 1, 32, 2, ROLE_BACKWARD);
     for (int i = 0; i < 12; i++) buf_fmt(&b, "{\"history\": [\"你好吗\"], \"text\": \"%s\", \"reference\": \"很好\"}\n", i == 4 ? "" : i % 2 ? "天气很好" : "你是谁");
     spit(in_dir("set.jsonl"), b.s, b.n);
     buf_free(&b);

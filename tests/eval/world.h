@@ -4,8 +4,8 @@
 #define DUET_TESTS_WORLD_H
 
 #include "tests/dialog/records.h"
+#include "tests/eval/tiny.h"
 
-#include "models/ops.h"
 
 static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n你\n好\n我\n是\n谁\n吗\n的\n天\n气\n很\n不\n错\n吃\n饭\n了\n想\n去\n看\n电\n影\n和\n，\n。\n？\n";
 static const char rules_text[] = "[rule t.block]\ncategory: test\nwhere: user\naction: block\npattern: 影\nmessage zh: 不聊这个\nmessage en: not that\n"
@@ -15,35 +15,12 @@ static const char rules_text[] = "[rule t.block]\ncategory: test\nwhere: user\na
 static gpt2   *fwd, *bwd;
 static safety *rules;
 
-HELPER gpt2 *new_model(const char *name, uint64_t seed, int role)
-{
-    const char  *words = in_dir("vocab.txt"), *path = in_dir(name);
-    tokenizer   *t;
-    gpt2_tensor *list;
-    gpt2        *m;
-    size_t       n;
-    spit(words, vocab, sizeof vocab - 1);
-    OKAY(tokenizer_open_wordpiece(&t, words, 1, &e));
-    gpt2_config c = { .n_vocab = tokenizer_size(t), .n_ctx = 64, .n_embd = 16, .n_head = 2, .n_layer = 2, .n_inner = 64, .eps = 1e-5f, .act = ACT_GELU_NEW,
-                      .scale_attn = 1, .tied = 1 };
-    assert_true(gpt2_tensors(&c, &list, &n, &e) > 0);
-    free(list);
-    float *slab = calloc(n, sizeof *slab);
-    for (size_t i = 0; i < n; i++) slab[i] = (float)(0.5 * rng_normal(seed, 0, i)); /* wide enough that draws differ */
-    gpt2_meta meta = { .fmt = { FORMAT_CLS_SEP, tokenizer_specials(t).bos, tokenizer_specials(t).eos }, .role = role, .name = "tiny" };
-    OKAY(gpt2_save(path, &c, slab, t, &meta, NULL, &e));
-    free(slab);
-    tokenizer_close(t);
-    OKAY(gpt2_open(&m, path, &e));
-    return m;
-}
-
 HELPER int make_world(void **s)
 {
     (void)s;
     const char *p = in_dir("test.rules");
-    fwd           = new_model("fwd.gguf", 1, ROLE_FORWARD);
-    bwd           = new_model("bwd.gguf", 2, ROLE_BACKWARD);
+    fwd           = tiny_model("fwd.gguf", vocab, 64, 2, 64, 1, ROLE_FORWARD);
+    bwd           = tiny_model("bwd.gguf", vocab, 64, 2, 64, 2, ROLE_BACKWARD);
     spit(p, rules_text, sizeof rules_text - 1);
     OKAY(safety_open(&rules, &p, 1, &e));
     return 0;
